@@ -1,0 +1,1 @@
+"""What runs Daybook: the command line, the local stack, the supervisor and the proofs."""

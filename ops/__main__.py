@@ -1,0 +1,5 @@
+"""`python -m ops` is the command line."""
+
+from ops.cli import main
+
+main()
