@@ -1,0 +1,1 @@
+"""The moving parts: workers and agents that carry records between Kafka, the stores and the payment provider."""
