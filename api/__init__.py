@@ -1,0 +1,1 @@
+"""The window: HTTP in, commands out; read models in, documents out."""

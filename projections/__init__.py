@@ -1,0 +1,1 @@
+"""Read models: views posted from the log, which can be thrown away and posted again."""

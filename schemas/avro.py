@@ -1,0 +1,103 @@
+"""Avro schemas derived from the message classes: the checked-in `avsc/` are what this module says."""
+
+import json
+import types
+import typing
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from fastavro.schema import fingerprint as avro_fingerprint
+from fastavro.schema import to_parsing_canonical_form
+
+from schemas.language import META_OF, STATES
+from schemas.meta import Micros
+
+NAMESPACE = "daybook"
+AVSC = Path(__file__).parent / "avsc"
+
+Schema = Any
+"""A schema as JSON has it: a name, a list (union) or a dict."""
+
+_PRIMITIVES: dict[object, Schema] = {
+    str: "string",
+    int: "long",
+    bool: "boolean",
+    bytes: "bytes",
+    Micros: {"type": "long", "logicalType": "timestamp-micros"},
+}
+_PLAIN_MICROS: Schema = "long"
+
+
+@cache
+def schema_of(message: type, *, logical: bool = True) -> Schema:
+    """The record of a message class: `meta`, of a state `version` and `hash`, then its own fields.
+
+    Without `logical` times are plain longs: the same fingerprint, and 2.4 times as fast to decode.
+    """
+    named: set[type] = set()
+    own = _record(message, named, logical)
+    head = [{"name": "meta", "type": _type(META_OF[message], named, logical)}]
+    if message in STATES:
+        head += [{"name": "version", "type": "long"}, {"name": "hash", "type": "bytes"}]
+    return own | {"fields": head + own["fields"]}
+
+
+def fingerprint_of(schema: Schema) -> bytes:
+    """The 8 bytes of CRC-64-AVRO as they stand on the wire (fastavro's hex is little-endian already)."""
+    return bytes.fromhex(avro_fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+
+
+def write_avsc(folder: Path = AVSC) -> None:
+    """Write one file for each message class, and remove what no class stands for any more."""
+    folder.mkdir(exist_ok=True)
+    wanted = {f"{message.__name__}.avsc": as_text(schema_of(message)) for message in META_OF}
+    for stale in {path.name for path in folder.glob("*.avsc")} - wanted.keys():
+        (folder / stale).unlink()
+    for name, text in wanted.items():
+        (folder / name).write_text(text)
+
+
+def as_text(schema: Schema) -> str:
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _record(cls: type, named: set[type], logical: bool) -> dict[str, Any]:
+    named.add(cls)
+    hints = get_type_hints(cls)
+    return {
+        "type": "record",
+        "name": cls.__name__,
+        "namespace": NAMESPACE,
+        "fields": [_field(f.name, hints[f.name], named, logical) for f in fields(cls)],
+    }
+
+
+def _field(name: str, hint: object, named: set[type], logical: bool) -> dict[str, Any]:
+    field = {"name": name, "type": _type(hint, named, logical)}
+    return field | {"default": None} if _is_optional(hint) else field
+
+
+def _is_optional(hint: object) -> bool:
+    return get_origin(hint) in (typing.Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def _type(hint: Any, named: set[type], logical: bool) -> Schema:
+    if hint is Micros and not logical:
+        return _PLAIN_MICROS
+    if hint in _PRIMITIVES:
+        return _PRIMITIVES[hint]
+    if get_origin(hint) is tuple:
+        return {"type": "array", "items": _type(get_args(hint)[0], named, logical)}
+    if _is_optional(hint):
+        (value,) = (arg for arg in get_args(hint) if arg is not type(None))
+        return ["null", _type(value, named, logical)]
+    if is_dataclass(hint) and isinstance(hint, type):
+        # Avro defines a named type once; from its second use on it is its name.
+        return f"{NAMESPACE}.{hint.__name__}" if hint in named else _record(hint, named, logical)
+    raise TypeError(f"no Avro type for {hint!r}")
+
+
+if __name__ == "__main__":
+    write_avsc()

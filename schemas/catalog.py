@@ -1,0 +1,96 @@
+"""The catalog: what is for sale and at what price. Stream `product/{sku}`."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class CatalogMessage:
+    sku: str
+
+    @property
+    def stream(self) -> str:
+        return product_stream(self.sku)
+
+
+def product_stream(sku: str) -> str:
+    return f"product/{sku}"
+
+
+@dataclass(frozen=True)
+class PublishProduct(CatalogMessage):
+    """Creates the product or changes it; the decider finds out which. `stocked = False` is no goods (postage)."""
+
+    name: str
+    description: str
+    categories: tuple[str, ...]
+    image: str
+    price: int
+    currency: str
+    stocked: bool
+
+
+@dataclass(frozen=True)
+class RetireProduct(CatalogMessage):
+    pass
+
+
+@dataclass(frozen=True)
+class ProductPublished(CatalogMessage):
+    name: str
+    description: str
+    categories: tuple[str, ...]
+    image: str
+    price: int
+    currency: str
+    stocked: bool
+
+
+@dataclass(frozen=True)
+class ProductChanged(CatalogMessage):
+    """All but the price, as it is from now on."""
+
+    name: str
+    description: str
+    categories: tuple[str, ...]
+    image: str
+    stocked: bool
+
+
+@dataclass(frozen=True)
+class PriceChanged(CatalogMessage):
+    price: int
+    currency: str
+    price_before: int
+
+
+@dataclass(frozen=True)
+class ProductRetired(CatalogMessage):
+    pass
+
+
+@dataclass(frozen=True)
+class PublishedProduct(CatalogMessage):
+    name: str
+    description: str
+    categories: tuple[str, ...]
+    image: str
+    price: int
+    currency: str
+    stocked: bool
+
+
+@dataclass(frozen=True)
+class RetiredProduct(CatalogMessage):
+    name: str
+    description: str
+    categories: tuple[str, ...]
+    image: str
+    price: int
+    currency: str
+    stocked: bool
+
+
+CatalogCommand: TypeAlias = PublishProduct | RetireProduct
+CatalogEvent: TypeAlias = ProductPublished | ProductChanged | PriceChanged | ProductRetired
+Product: TypeAlias = PublishedProduct | RetiredProduct

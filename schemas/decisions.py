@@ -1,0 +1,53 @@
+"""What became of a command: the dedupe window, the caller's answer and the saga's answer in one record."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.values import Position, RefusedLine
+
+Outcome = Literal["accepted", "refused", "rejected"]
+"""accepted: its events stand (or it was so already); refused: an event says what could not be granted;
+rejected: it has no effect."""
+
+RejectionKind = Literal["not_found", "conflict", "unprocessable", "precondition", "expired", "internal"]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """`type` names the rejection (`CartIsEmpty`), `kind` is what a caller may do about it."""
+
+    type: str
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One command's outcome. `stream` is whom it asked, `lines` the order's lines it spoke of, `status` a word of
+    the decider's own (a payment's `pending`, `done`, `nothing`, `failed`), `positions` the streams it stands in."""
+
+    command_id: str
+    type: str
+    stream: str
+    lines: tuple[int, ...]
+    attempt: int
+    reply_to: str | None
+    fingerprint: str
+    outcome: str
+    status: str
+    refused: tuple[RefusedLine, ...]
+    rejection: Rejected | None
+    positions: tuple[Position, ...]
+    correlation_id: str
+    traceparent: str
+    occurred_at: int | None
+    recorded_at: int
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """All commands that one transaction decided in one command partition. `ids` are their 16-byte ids in a row, so
+    that a window can be restored without decoding the rest."""
+
+    ids: bytes
+    decided: tuple[Decided, ...]

@@ -1,0 +1,18 @@
+"""A dead letter: a record that could not be applied, word for word, with the reason."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """`consumer` could not apply the record at `topic`/`partition`/`offset`; `stream` is empty if unreadable."""
+
+    consumer: str
+    topic: str
+    partition: int
+    offset: int
+    stream: str
+    reason: str
+    key: bytes
+    value: bytes
+    released: bool

@@ -1,0 +1,84 @@
+"""What every message says about itself: who asked, what caused it, when, and where it stands in its stream."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Literal, NewType
+
+Micros = NewType("Micros", int)
+"""An instant: microseconds since 1970-01-01 UTC."""
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+ActorKind = Literal["customer", "merchant", "auditor", "analyst", "operator", "saga", "deadline", "provider"]
+
+NO_HASH = bytes(32)
+"""`previous` of the first event of a stream."""
+
+_DAYBOOK = uuid.UUID("6f1b6a52-0d5e-5c4e-9d5e-6a8e0f0c9b7a")
+
+
+@dataclass(frozen=True)
+class CommandMeta:
+    """`stream` is the aggregate that is asked; after `not_after` the command can have no effect any more."""
+
+    command_id: str
+    stream: str
+    traceparent: str
+    issued_at: Micros
+    not_after: Micros
+    occurred_at: Micros | None
+    expected_version: int | None
+    reply_to: str | None
+    correlation_id: str
+    causation_id: str
+    actor_kind: str
+    actor_id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class EventMeta:
+    """`occurred_at` is when it happened, `recorded_at` when the writer wrote it down (never backwards in a stream).
+
+    `batch_index` counts the events of one transaction in one partition from 0 to `batch_size` - 1, so that a
+    reader can prove that no transaction is torn. `previous` is the SHA-256 of the Kafka value of the stream's
+    previous event.
+    """
+
+    event_id: str
+    stream: str
+    version: int
+    occurred_at: Micros
+    recorded_at: Micros
+    command_id: str
+    correlation_id: str
+    causation_id: str
+    actor_kind: str
+    actor_id: str
+    batch_id: str
+    batch_index: int
+    batch_size: int
+    traceparent: str
+    previous: bytes
+
+
+@dataclass(frozen=True)
+class RecordMeta:
+    """Of a state record or a decisions record: the stream (or, of decisions, the partition) it speaks of."""
+
+    stream: str
+    recorded_at: Micros
+    batch_id: str
+
+
+def derived_id(*causes: str) -> str:
+    """The id that always follows from the same causes (UUID v5), so that asking twice names one thing."""
+    return str(uuid.uuid5(_DAYBOOK, "\x1f".join(causes)))
+
+
+def event_id(command_id: str, index: int) -> str:
+    """The id of the `index`-th event that a command caused, counted from 0."""
+    return derived_id(command_id, str(index))

@@ -1,0 +1,53 @@
+"""Values that several aggregates speak of: lines, positions, and the limits of what is sensible."""
+
+from dataclasses import dataclass
+
+MAIN = "main"
+"""The one location of the spine."""
+
+QUANTITY_MAX = 1_000_000
+PRICE_MAX = 1_000_000
+LINES_MAX = 2_000
+
+
+@dataclass(frozen=True)
+class Line:
+    """So many units of a SKU, on the `line`-th line (from 1) of an order."""
+
+    line: int
+    sku: str
+    quantity: int
+
+
+@dataclass(frozen=True)
+class RefusedLine:
+    """A line that inventory could not grant; `available` is what it could have granted at that moment."""
+
+    line: int
+    sku: str
+    quantity: int
+    available: int
+
+
+@dataclass(frozen=True)
+class PricedLine:
+    """A line as it was checked out: `unit_price` in minor units, as of `price_version` of the product's stream."""
+
+    line: int
+    sku: str
+    name: str
+    quantity: int
+    unit_price: int
+    price_version: int
+    stocked: bool
+
+
+@dataclass(frozen=True)
+class Position:
+    """A point in a stream; written `stream@version`."""
+
+    stream: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.stream}@{self.version}"
