@@ -8,6 +8,7 @@ from schemas import cart, catalog, inventory, order, payment
 from schemas.decisions import Decisions
 from schemas.letters import DeadLetter
 from schemas.meta import CommandMeta, EventMeta, RecordMeta
+from schemas.position import WriterPosition
 
 Kind = Literal["commands", "events", "state", "decisions"]
 AggregateName = Literal["catalog", "cart", "order", "inventory", "payment"]
@@ -63,6 +64,7 @@ META_OF: Mapping[type, type] = {
     **{c: EventMeta for a in AGGREGATES.values() for c in a.events},
     **{c: RecordMeta for a in AGGREGATES.values() for c in a.states},
     Decisions: RecordMeta,
+    WriterPosition: RecordMeta,
     DeadLetter: RecordMeta,
 }
 """Every message class, and the class of the `meta` that its record begins with."""

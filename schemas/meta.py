@@ -1,8 +1,9 @@
 """What every message says about itself: who asked, what caused it, when, and where it stands in its stream."""
 
-import uuid
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import Literal, NewType
+from uuid import UUID
 
 Micros = NewType("Micros", int)
 """An instant: microseconds since 1970-01-01 UTC."""
@@ -17,7 +18,7 @@ ActorKind = Literal["customer", "merchant", "auditor", "analyst", "operator", "s
 NO_HASH = bytes(32)
 """`previous` of the first event of a stream."""
 
-_DAYBOOK = uuid.UUID("6f1b6a52-0d5e-5c4e-9d5e-6a8e0f0c9b7a")
+_DAYBOOK = UUID("6f1b6a52-0d5e-5c4e-9d5e-6a8e0f0c9b7a").bytes
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class CommandMeta:
 class EventMeta:
     """`occurred_at` is when it happened, `recorded_at` when the writer wrote it down (never backwards in a stream).
 
-    `batch_index` counts the events of one transaction in one partition from 0 to `batch_size` - 1, so that a
-    reader can prove that no transaction is torn. `previous` is the SHA-256 of the Kafka value of the stream's
+    `batch_index` counts the events of one transaction, over all its partitions, from 0 to `batch_size` - 1, so
+    that a reader can prove that no transaction is torn. `previous` is the SHA-256 of the Kafka value of the stream's
     previous event.
     """
 
@@ -76,7 +77,10 @@ class RecordMeta:
 
 def derived_id(*causes: str) -> str:
     """The id that always follows from the same causes (UUID v5), so that asking twice names one thing."""
-    return str(uuid.uuid5(_DAYBOOK, "\x1f".join(causes)))
+    # `str(uuid.uuid5(...))` says the same and takes five times as long; every event needs one.
+    digits = sha1(_DAYBOOK + "\x1f".join(causes).encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 def event_id(command_id: str, index: int) -> str:

@@ -59,7 +59,7 @@ class Topics:
             for kind, settings in _SETTINGS.items():
                 yield TopicSpec(f"{self.prefix}.{kind}.{aggregate}", self.partitions, settings)
         yield TopicSpec(self.schemas, 1, {"cleanup.policy": "compact"} | _SAFE)
-        yield TopicSpec(self.dead_letters, 1, _FOR_EVER | _SAFE)
+        yield TopicSpec(self.dead_letters, self.partitions, _FOR_EVER | _SAFE)
 
 
 @dataclass(frozen=True)
