@@ -1,0 +1,218 @@
+"""The payment provider's port, asked over HTTP of a real sandbox, and of servers that misbehave."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from streams.payments import ProviderAnswer, ProviderRequest, SandboxProvider, Verb
+from tests.sandbox_process import SandboxProcess, free_port
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
+    process = SandboxProcess(tmp_path_factory.mktemp("sandbox"), DAYBOOK_SANDBOX_SLOW_S="0.6")
+    process.start()
+    yield process
+    assert process.terminate() == 0
+
+
+@asynccontextmanager
+async def provider_at(
+    url: str, timeout_s: float = 5.0, connections: int = 64
+) -> AsyncIterator[SandboxProvider]:
+    provider = SandboxProvider(url, timeout_s, connections)
+    try:
+        yield provider
+    finally:
+        await provider.close()
+
+
+def authorization(name: str, token: str = "tok_ok", amount: int = 1_000) -> ProviderRequest:
+    return ProviderRequest(
+        Verb.AUTHORIZE, f"authorize-{name}", name, f"order-of-{name}", amount, "GBP", token, reference=""
+    )
+
+
+def movement(
+    verb: Verb, of: ProviderRequest, reference: str, amount: int = 1_000, key: str = ""
+) -> ProviderRequest:
+    return replace(
+        of, verb=verb, key=key or f"{verb}-{of.payment_id}", amount=amount, token="", reference=reference
+    )
+
+
+async def test_money_is_authorized_captured_and_refunded_by_the_references_that_come_back(sandbox):
+    asked = authorization("whole")
+    async with provider_at(sandbox.url) as provider:
+        authorized = await provider.ask(asked)
+        captured = await provider.ask(movement(Verb.CAPTURE, asked, authorized.reference))
+        refunded = await provider.ask(movement(Verb.REFUND, asked, captured.reference, 400))
+    assert [answer.outcome for answer in (authorized, captured, refunded)] == ["succeeded"] * 3
+    assert [answer.code for answer in (authorized, captured, refunded)] == [""] * 3
+    assert len({authorized.reference, captured.reference, refunded.reference, ""}) == 4
+
+
+async def test_an_authorization_is_voided_whatever_amount_the_question_names(sandbox):
+    asked = authorization("void")
+    async with provider_at(sandbox.url) as provider:
+        authorized = await provider.ask(asked)
+        voided = await provider.ask(movement(Verb.VOID, asked, authorized.reference, amount=0))
+    assert voided.outcome == "succeeded"
+
+
+async def test_asking_again_with_the_same_key_gives_the_same_answer(sandbox):
+    async with provider_at(sandbox.url) as provider:
+        answers = await asyncio.gather(*(provider.ask(authorization("again")) for _ in range(50)))
+    assert len(set(answers)) == 1
+    assert [row["payment_id"] for row in sandbox.ledger()].count("again") == 1
+
+
+async def test_a_declined_card_is_declined(sandbox):
+    async with provider_at(sandbox.url) as provider:
+        answer = await provider.ask(authorization("declined", "tok_declined"))
+    assert answer == ProviderAnswer("declined", "", "declined")
+
+
+@pytest.mark.parametrize("verb", [Verb.CAPTURE, Verb.VOID, Verb.REFUND])
+@pytest.mark.parametrize("reference", ["auth_none", "", "../ledger", "a b/ü?x#y"])
+async def test_what_the_provider_does_not_know_is_failed_as_not_found(sandbox, verb, reference):
+    asked = movement(verb, authorization("unheard"), reference, key=f"{verb}-{len(reference)}")
+    async with provider_at(sandbox.url) as provider:
+        answer = await provider.ask(asked)
+    assert answer == ProviderAnswer("failed", "", "not_found")
+
+
+async def test_a_refusal_is_failed_with_its_code(sandbox):
+    asked = authorization("law", amount=10)
+    async with provider_at(sandbox.url) as provider:
+        authorized = await provider.ask(asked)
+        over = await provider.ask(movement(Verb.CAPTURE, asked, authorized.reference, 11))
+        reused = await provider.ask(replace(asked, amount=11))
+        unheard = await provider.ask(authorization("unheard-of", "tok_unheard_of"))
+    assert over == ProviderAnswer("failed", "", "amount_too_large")
+    assert reused == ProviderAnswer("failed", "", "idempotency_key_reused")
+    assert unheard == ProviderAnswer("failed", "", "invalid")
+
+
+@pytest.mark.parametrize("token", ["tok_timeout_after_success", "tok_slow"])
+async def test_a_time_out_is_unknown_until_the_same_key_is_answered_and_charges_once(sandbox, token):
+    async with provider_at(sandbox.url, timeout_s=0.3) as provider:
+        first = await provider.ask(authorization(token, token))
+        async with asyncio.timeout(10):
+            while (again := await provider.ask(authorization(token, token))).outcome == "unknown":
+                pass  # each question waits for its own time-out
+    assert first == ProviderAnswer("unknown", "", "timeout")
+    assert again.outcome == "succeeded"
+    assert [row["payment_id"] for row in sandbox.ledger()].count(token) == 1
+
+
+async def test_a_server_error_is_unknown_until_it_has_passed(sandbox):
+    async with provider_at(sandbox.url) as provider:
+        answers = [await provider.ask(authorization("error", "tok_server_error")) for _ in range(3)]
+    assert [(answer.outcome, answer.code) for answer in answers] == [
+        ("unknown", "status_500"),
+        ("unknown", "status_500"),
+        ("succeeded", ""),
+    ]
+
+
+async def test_a_provider_that_nobody_runs_is_unknown():
+    async with provider_at(f"http://127.0.0.1:{free_port()}") as provider:
+        assert await provider.ask(authorization("nobody")) == ProviderAnswer("unknown", "", "connection")
+
+
+async def test_a_provider_that_is_killed_and_comes_back_is_asked_again_over_new_connections(tmp_path):
+    sandbox = SandboxProcess(tmp_path)
+    sandbox.start()
+    async with provider_at(sandbox.url) as provider:
+        first = await provider.ask(authorization("killed"))
+        sandbox.kill()
+        meanwhile = await provider.ask(authorization("killed"))
+        sandbox.start()
+        again = await provider.ask(authorization("killed"))
+    assert sandbox.terminate() == 0
+    assert meanwhile.outcome == "unknown"
+    assert again == first
+
+
+async def test_more_questions_than_connections_are_all_answered(sandbox):
+    async with provider_at(sandbox.url, connections=2) as provider:
+        answers = await asyncio.gather(*(provider.ask(authorization(f"few-{n}")) for n in range(40)))
+    assert {answer.outcome for answer in answers} == {"succeeded"}
+
+
+@pytest.mark.parametrize("key", ["", "line\nfeed", "ü"])
+async def test_a_key_that_cannot_be_sent_raises_nothing(sandbox, key):
+    async with provider_at(sandbox.url) as provider:
+        answer = await provider.ask(replace(authorization("key"), key=key))
+    assert answer.outcome in {"failed", "unknown"}
+
+
+async def test_a_closed_provider_says_unknown(sandbox):
+    provider = SandboxProvider(sandbox.url)
+    await provider.close()
+    assert await provider.ask(authorization("closed")) == ProviderAnswer("unknown", "", "internal")
+
+
+# Servers that misbehave: bytes as they come, over a real socket.
+
+
+@asynccontextmanager
+async def server_that_says(answer: bytes) -> AsyncIterator[str]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def http(status: str, body: bytes) -> bytes:
+    return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status.encode(), len(body), body)
+
+
+TRUE_ANSWER = (
+    b'{"id": "auth_1", "verb": "authorization", "outcome": "succeeded", "amount": 1000,'
+    b' "payment_id": "said", "order_id": "order-of-said", "currency": "GBP"}'
+)
+
+
+async def asked_of(answer: bytes) -> ProviderAnswer:
+    async with server_that_says(answer) as url, provider_at(url) as provider:
+        return await provider.ask(authorization("said"))
+
+
+async def test_a_true_answer_is_believed():
+    assert await asked_of(http("201 Created", TRUE_ANSWER)) == ProviderAnswer("succeeded", "auth_1", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (http("201 Created", b""), "unreadable"),
+        (http("201 Created", b"<html>"), "unreadable"),
+        (http("201 Created", b"[]"), "unreadable"),
+        (http("201 Created", b"\xff\xfe\xfd"), "unreadable"),
+        (http("201 Created", b"[" * 60_000), "internal"),
+        (http("201 Created", b" " * 100_000), "unreadable"),
+        (http("201 Created", TRUE_ANSWER.replace(b"1000", b"1001")), "unreadable"),
+        (http("201 Created", TRUE_ANSWER.replace(b'"said"', b'"another"')), "unreadable"),
+        (http("201 Created", TRUE_ANSWER.replace(b'"auth_1"', b"7")), "unreadable"),
+        (http("201 Created", TRUE_ANSWER.replace(b"succeeded", b"pending")), "unreadable"),
+        (http("302 Found", TRUE_ANSWER), "unreadable"),
+        (http("402 Payment Required", b"{}"), "unreadable"),
+        (http("404 Not Found", b"<html>"), "unreadable"),
+        (http("429 Too Many Requests", b'{"code": "later"}'), "status_429"),
+        (http("503 Service Unavailable", b"{}"), "status_503"),
+        (http("201 Created", TRUE_ANSWER)[:-20], "connection"),
+        (b"SSH-2.0-what\r\n\r\n", "connection"),
+        (b"", "connection"),
+    ],
+)
+async def test_what_is_no_certain_answer_is_unknown(answer, code):
+    assert await asked_of(answer) == ProviderAnswer("unknown", "", code)
