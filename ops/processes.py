@@ -1,7 +1,6 @@
 """Processes we started, known by pid *and* birth: a pid alone may belong to someone else by now."""
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,9 @@ import psutil
 # The kernel counts a process's birth in ticks of 10 ms since boot; psutil adds the boot time, which may be rounded.
 SAME_BIRTH_S = 1.0
 POLL_S = 0.02
+
+# Our own children, until they are reaped: nobody else will.
+_children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def start(
             env=env,
             start_new_session=True,
         )
-    return Started(name, process.pid, psutil.Process(process.pid).create_time())
+    _children[process.pid] = process
+    return identify(name, process.pid)
 
 
 def identify(name: str, pid: int) -> Started:
@@ -51,13 +54,16 @@ def identify(name: str, pid: int) -> Started:
 
 
 def alive(started: Started) -> bool:
-    """Whether that very process still runs; a zombie does not. Reaps it when it was our own child."""
-    process = _same(started)
-    if process is None:
+    """Whether that very process still runs. A zombie does not, unless it is one whose other threads still end."""
+    if child := _children.get(started.pid):
+        if child.poll() is None:
+            return True
+        del _children[started.pid]
         return False
-    if process.status() != psutil.STATUS_ZOMBIE:
-        return True
-    reap(started.pid)
+    if not (process := _same(started)):
+        return False
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     return False
 
 
@@ -67,11 +73,6 @@ def _same(started: Started) -> psutil.Process | None:
         if abs(process.create_time() - started.born) < SAME_BIRTH_S:
             return process
     return None
-
-
-def reap(pid: int) -> None:
-    with suppress(ChildProcessError):  # another's child: its parent reaps it
-        os.waitpid(pid, os.WNOHANG)
 
 
 def stop(processes: Iterable[Started], grace_s: float) -> list[Started]:

@@ -1,0 +1,25 @@
+"""What every room's tests may ask for: the real servers, started once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.local_stack import Addresses, LocalStack
+from ops.settings import servers_elsewhere
+
+TEST_STACK = Path(__file__).parent.parent / ".daybook" / "test"
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Addresses]:
+    """Kafka, Cassandra and Redis: those that the environment names, else our own, which end with the session.
+
+    A stack that an earlier, killed session left behind is taken over.
+    """
+    local = LocalStack(TEST_STACK, servers_elsewhere(os.environ))
+    try:
+        yield local.addresses() or local.start(print)
+    finally:
+        local.stop()
