@@ -125,7 +125,7 @@ class SandboxProvider:
 
 
 def read_answer(request: ProviderRequest, status: int, body: bytes) -> ProviderAnswer:
-    """The sandbox's answer to `request`; raises UnreadableAnswerError when it is not certain what it means."""
+    """The sandbox's answer to `request`; raises UnreadableAnswerError in any doubt."""
     if status >= 500 or status in ASK_AGAIN_STATUSES:
         return _unknown(request, f"status_{status}")
     fields = _object_of(body)

@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS answers (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stumbles (key TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS authorizations (
-    authorization_id TEXT PRIMARY KEY, payment_id TEXT NOT NULL, order_id TEXT NOT NULL, currency TEXT NOT NULL,
+    authorization_id TEXT PRIMARY KEY,
+    payment_id TEXT NOT NULL, order_id TEXT NOT NULL, currency TEXT NOT NULL,
     authorized INTEGER NOT NULL CHECK (authorized > 0),
     captured INTEGER NOT NULL DEFAULT 0 CHECK (captured BETWEEN 0 AND authorized),
     voided INTEGER NOT NULL DEFAULT 0 CHECK (voided = 0 OR (voided = 1 AND captured = 0))
@@ -48,7 +49,8 @@ CREATE TABLE IF NOT EXISTS captures (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, verb TEXT NOT NULL, key TEXT NOT NULL UNIQUE,
-    payment_id TEXT NOT NULL, order_id TEXT NOT NULL, authorization_id TEXT NOT NULL, capture_id TEXT NOT NULL,
+    payment_id TEXT NOT NULL, order_id TEXT NOT NULL,
+    authorization_id TEXT NOT NULL, capture_id TEXT NOT NULL,
     amount INTEGER NOT NULL, currency TEXT NOT NULL, outcome TEXT NOT NULL
 );
 """
@@ -59,7 +61,8 @@ SELECT payment_id, order_id, authorization_id, '' AS capture_id, currency, autho
 FROM authorizations WHERE authorization_id = ?
 """
 ACCOUNT_OF_CAPTURE = """
-SELECT payment_id, order_id, authorization_id, capture_id, currency, authorized, captured, voided, taken, refunded
+SELECT payment_id, order_id, authorization_id, capture_id, currency, authorized, captured, voided,
+       taken, refunded
 FROM captures JOIN authorizations USING (authorization_id) WHERE capture_id = ?
 """
 
@@ -84,7 +87,11 @@ class Ledger:
         self._db.close()
 
     def answer_all(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Do all of `asks` in one durable transaction; on `sqlite3.Error` none of them was done."""
+        """Do all of `asks` in one durable transaction; on `sqlite3.Error` none of them was done.
+
+        One that raised would take the whole batch with it, so what is malformed is refused
+        before it gets here.
+        """
         at = datetime.now(UTC).isoformat(timespec="microseconds")
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -111,10 +118,9 @@ class Ledger:
         return sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
 
     def _answer(self, ask: Ask, at: str) -> Answer:
-        stored = self._db.execute("SELECT fingerprint, status, body FROM answers WHERE key = ?", (ask.key,))
-        for fingerprint, status, body in stored:
-            same = fingerprint == ask.fingerprint
-            return Answer(status, body, replayed=True) if same else refused("idempotency_key_reused")
+        replay = self._replay_of(ask)
+        if replay is not None:
+            return replay
         if ask.token == Token.SERVER_ERROR and self._stumbles(ask.key):
             return refused("server_error")
         account = self._account_of(ask)
@@ -124,9 +130,19 @@ class Ledger:
         account = self._move(ask, account)
         return self._record(ask, at, succeeded(ask, account), account, "succeeded")
 
+    def _replay_of(self, ask: Ask) -> Answer | None:
+        query = "SELECT fingerprint, status, body FROM answers WHERE key = ?"
+        stored = self._db.execute(query, (ask.key,)).fetchone()
+        if stored is None:
+            return None
+        fingerprint, status, body = stored
+        same = fingerprint == ask.fingerprint
+        return Answer(status, body, replayed=True) if same else refused("idempotency_key_reused")
+
     def _stumbles(self, key: str) -> bool:
         counted = self._db.execute(
-            "INSERT INTO stumbles VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times",
+            "INSERT INTO stumbles VALUES (?, 1)"
+            " ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times",
             (key,),
         ).fetchall()
         return bool(counted[0][0] <= STUMBLES_OF_SERVER_ERROR)

@@ -205,6 +205,7 @@ async def test_a_true_answer_is_believed():
         (http("201 Created", TRUE_ANSWER.replace(b'"auth_1"', b"7")), "unreadable"),
         (http("201 Created", TRUE_ANSWER.replace(b"succeeded", b"pending")), "unreadable"),
         (http("302 Found", TRUE_ANSWER), "unreadable"),
+        (http("302 Found", b'{"code": "moved"}'), "unreadable"),
         (http("402 Payment Required", b"{}"), "unreadable"),
         (http("404 Not Found", b"<html>"), "unreadable"),
         (http("429 Too Many Requests", b'{"code": "later"}'), "status_429"),
