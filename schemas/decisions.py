@@ -24,7 +24,8 @@ class Rejected:
 @dataclass(frozen=True)
 class Decided:
     """One command's outcome. `stream` is whom it asked, `lines` the order's lines it spoke of, `status` a word of
-    the decider's own (a payment's `pending`, `done`, `nothing`, `failed`), `positions` the streams it stands in."""
+    the decider's own (a payment's `pending`, `done`, `nothing`, `failed`), `positions` the streams it stands in.
+    `sender` is the actor who sent it through the API, and may ask for it; empty for a saga's or deadline's."""
 
     command_id: str
     type: str
@@ -42,6 +43,7 @@ class Decided:
     traceparent: str
     occurred_at: int | None
     recorded_at: int
+    sender: str = ""
 
 
 @dataclass(frozen=True)
