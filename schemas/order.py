@@ -1,4 +1,4 @@
-"""The order: the memory of the checkout; its stream records what was asked and what came back. Stream `order/{id}`."""
+"""The order, memory of the checkout: its stream says what was asked and what came back. Stream `order/{id}`."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -10,11 +10,17 @@ FLIGHT_LIMIT = 60 * SECOND
 """A placed order that is not decided after so long is rejected."""
 
 REMINDER_INTERVAL = 60 * SECOND
-"""So often an ended order asks again for what is still owed to it."""
+"""So often an order asks again for what it is still owed."""
+
+LINES_PER_RECORD = 100
+"""An order of more lines keeps them in records of their own, so that its root stays small."""
 
 OrderRejectionReason = Literal["stock", "payment", "timeout"]
 AnswerOutcome = Literal["done", "pending", "nothing", "failed"]
-Money = Literal["none", "void", "refund"]
+MoneyReturn = Literal["none", "void", "refund"]
+CartStep = Literal["none", "reopen", "complete"]
+ClaimKind = Literal["reserved", "allocated"]
+Ending = Literal["rejected", "cancelled", "completed"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,11 @@ class OrderMessage:
 
 def order_stream(order_id: str) -> str:
     return f"order/{order_id}"
+
+
+def order_lines_path(order_id: str, chunk: int) -> str:
+    """Where the `chunk`-th record of lines (from 0) of a long order lies, beside its root."""
+    return f"order/{order_id}/lines/{chunk}"
 
 
 def payment_id_of(order_id: str, attempt: int = 1) -> str:
@@ -50,21 +61,30 @@ class PlaceOrder(OrderMessage):
 
 @dataclass(frozen=True)
 class RecordStockAnswer(OrderMessage):
-    """Inventory's answer to one ReserveStock: the lines it spoke of (by number), granted unless refused."""
+    """Inventory's answer to one ReserveStock: all of its lines (by number) are granted; none, if any is refused.
+
+    `code` is the type of the rejection if the command had no effect at all: every line counts as refused.
+    """
 
     lines: tuple[int, ...]
     refused: tuple[RefusedLine, ...]
+    code: str
 
 
 @dataclass(frozen=True)
 class RecordAllocation(OrderMessage):
+    """As RecordStockAnswer, of one AllocateStock."""
+
     lines: tuple[int, ...]
     refused: tuple[RefusedLine, ...]
+    code: str
 
 
 @dataclass(frozen=True)
 class RecordRelease(OrderMessage):
-    """Claims that are gone: released when asked to (`how = released`) or expired by themselves (`expired`)."""
+    """Claims that are gone: `released` when asked to, `expired` by themselves; or `failed`: the release had
+    no effect and will be asked again.
+    """
 
     lines: tuple[int, ...]
     how: str
@@ -72,8 +92,12 @@ class RecordRelease(OrderMessage):
 
 @dataclass(frozen=True)
 class RecordShipment(OrderMessage):
+    """Of the `attempt`-th ShipStock: its lines are shipped, save the refused ones (all, if it has a `code`)."""
+
     lines: tuple[int, ...]
     refused: tuple[RefusedLine, ...]
+    attempt: int
+    code: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,6 @@ class RecordPaymentAnswer(OrderMessage):
 
     payment_id: str
     outcome: str
-    amount: int
     code: str
 
 
@@ -90,7 +113,6 @@ class RecordPaymentAnswer(OrderMessage):
 class RecordCapture(OrderMessage):
     payment_id: str
     outcome: str
-    amount: int
     code: str
 
 
@@ -101,13 +123,12 @@ class RecordMoneyReturn(OrderMessage):
     payment_id: str
     verb: str
     outcome: str
-    amount: int
     code: str
 
 
 @dataclass(frozen=True)
 class RecordCartAnswer(OrderMessage):
-    """`how`: reopened, completed, or refused (the cart had moved on by itself)."""
+    """`how`: reopened, completed, refused (the cart had moved on by itself); failed: to be asked again."""
 
     cart_id: str
     how: str
@@ -169,7 +190,10 @@ class OrderLinesReserved(OrderMessage):
 
 @dataclass(frozen=True)
 class OrderLinesRefused(OrderMessage):
+    """`withheld` are the numbers of lines that were asked for in the same command and hold nothing either."""
+
     lines: tuple[RefusedLine, ...]
+    withheld: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -191,21 +215,40 @@ class OrderPaymentDeclined(OrderMessage):
 
 @dataclass(frozen=True)
 class OrderConfirmed(OrderStep):
-    pass
+    """Allocate the lines, capture the amount, complete the cart; what is unheard of at `remind_at`, again."""
+
+    remind_at: Micros
 
 
 @dataclass(frozen=True)
-class OrderRejected(OrderStep):
-    """`lines`: claims to be released; `money`: what must be asked of the payment (none or void)."""
+class OrderConfirmationRepeated(OrderStep):
+    """A confirmed order asks again for what it has not heard of: `lines` to be allocated, and the cart."""
 
-    reason: str
-    money: str
+    attempt: int
+    cart: str
+    remind_at: Micros
 
 
 @dataclass(frozen=True)
-class OrderCancelled(OrderStep):
-    reason: str
+class OrderReturn(OrderStep):
+    """What an ended order asks for: `lines` are claims to be released (`held`: reserved, or allocated), `money`
+    is none, void or refund, `cart` none, reopen or complete; again at `remind_at`, while it is owed.
+    """
+
+    held: str
     money: str
+    cart: str
+    remind_at: Micros
+
+
+@dataclass(frozen=True)
+class OrderRejected(OrderReturn):
+    reason: str
+
+
+@dataclass(frozen=True)
+class OrderCancelled(OrderReturn):
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -215,6 +258,8 @@ class OrderLinesAllocated(OrderMessage):
 
 @dataclass(frozen=True)
 class OrderClaimsReturned(OrderMessage):
+    """`how`: released, and that is their end; or expired: free, yet an allocation may still get them back."""
+
     lines: tuple[Line, ...]
     how: str
 
@@ -222,6 +267,8 @@ class OrderClaimsReturned(OrderMessage):
 @dataclass(frozen=True)
 class OrderClaimsOrphaned(OrderStep):
     """Claims that were granted after the order had ended; they are released."""
+
+    held: str
 
 
 @dataclass(frozen=True)
@@ -233,7 +280,8 @@ class OrderPaymentOrphaned(OrderStep):
 
 @dataclass(frozen=True)
 class OrderShipmentRequested(OrderStep):
-    pass
+    attempt: int
+    remind_at: Micros
 
 
 @dataclass(frozen=True)
@@ -271,6 +319,7 @@ class OrderCaptureRequested(OrderStep):
     """The capture is asked for again, for the `attempt`-th time (the first time is the confirmation)."""
 
     attempt: int
+    remind_at: Micros
 
 
 @dataclass(frozen=True)
@@ -286,22 +335,22 @@ class OrderCartClosed(OrderMessage):
 
 
 @dataclass(frozen=True)
-class OrderReturnRequested(OrderStep):
-    """An ended order asks once more for what is owed: `lines` are claims, then money, then the cart."""
+class OrderReturnRequested(OrderReturn):
+    """An ended order asks once more for what is owed, for the `attempt`-th time."""
 
     attempt: int
-    money: str
-    cart: bool
-
-
-@dataclass(frozen=True)
-class OrderSettled(OrderMessage):
-    """Nothing is owed any more."""
 
 
 @dataclass(frozen=True)
 class OrderCompleted(OrderMessage):
-    pass
+    """Shipped and captured; if its cart is not closed yet, that is asked for again at `remind_at`."""
+
+    remind_at: Micros
+
+
+@dataclass(frozen=True)
+class OrderSettled(OrderMessage):
+    """The order has ended, and nothing is owed any more."""
 
 
 OrderCommand: TypeAlias = (
@@ -327,6 +376,7 @@ OrderEvent: TypeAlias = (
     | OrderPaymentAuthorized
     | OrderPaymentDeclined
     | OrderConfirmed
+    | OrderConfirmationRepeated
     | OrderRejected
     | OrderCancelled
     | OrderLinesAllocated
@@ -343,14 +393,84 @@ OrderEvent: TypeAlias = (
     | OrderMoneyReturned
     | OrderCartClosed
     | OrderReturnRequested
-    | OrderSettled
     | OrderCompleted
+    | OrderSettled
 )
 
 
+# State: a small root, in which each line is one letter; many lines are in records of their own.
+
+Claim = Literal["-", "o", "r", "e", "a", "x", "d"]
+"""Of a line: - needs no stock, o asked and not answered, r reserved, e expired, a allocated, x refused,
+d released."""
+
+Parcel = Literal["-", "?", "s"]
+"""Of a line: - not asked to be shipped (or refused), ? asked and not answered, s shipped."""
+
+Money = Literal["none", "asked", "declined", "authorized", "captured", "returned"]
+
+
 @dataclass(frozen=True)
-class PlacedOrder:
+class OrderLines:
+    """Some of the stocked lines of a long order; never changes."""
+
+    order_id: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class _LivingOrder:
+    """`claims` has one `Claim` for each line, in order; `lines` are the stocked ones, unless they lie apart."""
+
+    order_id: str
+    cart_id: str
     owner: str
+    amount: int
+    currency: str
+    lines: tuple[Line, ...]
+    claims: str
+    money: str
+
+    @property
+    def payment_id(self) -> str:
+        return payment_id_of(self.order_id)
 
 
-OrderState: TypeAlias = PlacedOrder
+@dataclass(frozen=True)
+class PlacedOrder(_LivingOrder):
+    token: str
+    expires_at: Micros
+
+
+@dataclass(frozen=True)
+class ConfirmedOrder(_LivingOrder):
+    """`parcels` has one `Parcel` for each line; `cart` is complete while that is owed, else none."""
+
+    parcels: str
+    cart: str
+    shipments: int
+    captures: int
+    attempt: int
+    remind_at: Micros
+
+
+@dataclass(frozen=True)
+class EndedOrder(_LivingOrder):
+    """`held` says which release ends its claims, `cart` what is owed to the cart."""
+
+    ending: str
+    held: str
+    cart: str
+    attempt: int
+    remind_at: Micros
+
+
+@dataclass(frozen=True)
+class SettledOrder:
+    order_id: str
+    owner: str
+    ending: str
+
+
+Order: TypeAlias = PlacedOrder | ConfirmedOrder | EndedOrder | SettledOrder
+OrderState: TypeAlias = PlacedOrder | ConfirmedOrder | EndedOrder | SettledOrder | OrderLines

@@ -3,10 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from schemas.meta import Micros
+from schemas.meta import MINUTE, SECOND, Micros
 
 Verb = Literal["authorization", "capture", "void", "refund"]
 ProviderOutcome = Literal["succeeded", "declined", "failed", "unknown"]
+PaymentStatus = Literal["pending", "done", "nothing", "failed"]
+
+ANSWER_LIMIT = 10 * SECOND
+"""A request unanswered for so long is repeated: who should have asked the provider may have died."""
+
+BACK_OFF = 1 * SECOND
+BACK_OFF_MAX = 5 * MINUTE
+"""After an unknown answer the request is repeated, the pause doubling each time."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class RequestCapture(PaymentMessage):
 @dataclass(frozen=True)
 class RequestVoid(PaymentMessage):
     order_id: str
+    currency: str
     attempt: int
 
 
@@ -87,8 +96,9 @@ class _PaymentFact:
 
 @dataclass(frozen=True)
 class PaymentRequested(_PaymentFact):
-    """`key` is the provider's idempotency key: the id of this event. `reference` is the provider's own id of what
-    is captured, voided or refunded (empty for an authorization, which has a `token`)."""
+    """`key` is the provider's idempotency key: the id of the first such event. `reference` is the provider's own
+    id of what is captured, voided or refunded (empty for an authorization, which has a `token`).
+    """
 
     key: str
     owner: str
@@ -115,6 +125,11 @@ class PaymentVoidRequested(PaymentRequested):
 @dataclass(frozen=True)
 class PaymentRefundRequested(PaymentRequested):
     pass
+
+
+@dataclass(frozen=True)
+class PaymentVoidDeferred(_PaymentFact):
+    """A void was asked while an authorization or a capture is pending; it is done when that is known."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +214,7 @@ PaymentEvent: TypeAlias = (
     | PaymentCaptureRequested
     | PaymentVoidRequested
     | PaymentRefundRequested
+    | PaymentVoidDeferred
     | PaymentRequestRepeated
     | PaymentAuthorized
     | PaymentCaptured
@@ -213,9 +229,53 @@ PaymentEvent: TypeAlias = (
 )
 
 
+# State.
+
+
+@dataclass(frozen=True)
+class PendingRequest:
+    """What the provider was asked and has not answered for certain; repeated, same `key`, at `repeat_at`."""
+
+    verb: str
+    key: str
+    amount: int
+    token: str
+    reference: str
+    attempt: int
+    repeat_at: Micros
+
+
+@dataclass(frozen=True)
+class SettledRequest:
+    key: str
+    outcome: str
+
+
 @dataclass(frozen=True)
 class Payment:
+    """Amounts in minor units. One request at a time is under way; `settled` remembers the latest answers."""
+
+    payment_id: str
     order_id: str
+    owner: str
+    currency: str
+    authorized: int
+    captured: int
+    voided: int
+    refunded: int
+    authorization: str
+    capture: str
+    pending: PendingRequest | None
+    void_deferred: bool
+    settled: tuple[SettledRequest, ...]
+
+    @property
+    def voidable(self) -> int:
+        return self.authorized - self.captured - self.voided
+
+    @property
+    def refundable(self) -> int:
+        return self.captured - self.refunded
 
 
 PaymentState: TypeAlias = Payment
