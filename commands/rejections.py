@@ -56,6 +56,10 @@ class UnknownProduct(NotFound): ...
 class UnknownStockItem(NotFound): ...
 
 
+class StockBelowEmptyShelf(Conflict):
+    """An adjustment that would leave fewer than no units on the shelf."""
+
+
 class UnknownCart(NotFound):
     """Also another owner's cart: whose it is, is nobody's business."""
 
