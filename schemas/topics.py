@@ -16,8 +16,10 @@ _SAFE = {"unclean.leader.election.enable": "false"}
 _SETTINGS: Mapping[str, Mapping[str, str]] = {
     "events": _FOR_EVER | _SAFE,
     "commands": _FOR_EVER | _SAFE | {"message.timestamp.type": "LogAppendTime"},
+    # The broker's clock: a writer whose own is wrong must not make its dedupe window expire.
     "decisions": _SAFE
-    | {"cleanup.policy": "delete", "retention.ms": str(DECISIONS_RETENTION_MS), "retention.bytes": "-1"},
+    | {"cleanup.policy": "delete", "retention.ms": str(DECISIONS_RETENTION_MS), "retention.bytes": "-1"}
+    | {"message.timestamp.type": "LogAppendTime"},
     "state": _SAFE | {"cleanup.policy": "compact"},
 }
 
