@@ -1,0 +1,286 @@
+"""Why a request failed, as RFC 9457 problems: what the API raises, and the one place that says it to the outside.
+
+ProblemError
+├── MalformedRequestError       400  a body that is no JSON, a header that cannot be read
+├── IdempotencyKeyMissingError  400
+├── ForeignReceiptError         400
+├── UnauthorizedError           401
+├── ForbiddenError              403
+├── NotFoundError               404
+│   └── UnknownProductError
+├── InvalidRequestError         422  readable, but not allowed
+│   └── CommandReusedError
+├── UnavailableError            503  come again after a second
+│   ├── NotReadyError                nothing was sent
+│   ├── OverloadedError              nothing was sent
+│   ├── OutcomeUnknownError          it was sent, perhaps
+│   ├── ViewUnavailableError
+│   └── ViewBehindError
+└── RejectedError               as the kind of the rejection says
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from schemas.decisions import Rejected
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+ERRORS_SHOWN_MAX = 10
+
+
+class ProblemError(Exception):
+    """`detail` is for a person; `members` go out in the body beside it, `headers` beside the body."""
+
+    status: ClassVar[int] = 500
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, detail: str, **members: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members = members
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.removesuffix("Error")
+
+
+class MalformedRequestError(ProblemError):
+    """The body is no JSON, or a header is not of its form."""
+
+    status = 400
+
+
+class IdempotencyKeyMissingError(ProblemError):
+    """Every write needs an Idempotency-Key of 1 to 200 visible ASCII characters."""
+
+    status = 400
+
+
+class ForeignReceiptError(ProblemError):
+    """Daybook-After names no stream that this document is made of, so there is nothing to wait for."""
+
+    status = 400
+
+
+class UnauthorizedError(ProblemError):
+    """There is no bearer token, or it is not one of ours, or it has expired."""
+
+    status = 401
+    headers: ClassVar = {"WWW-Authenticate": "Bearer"}
+
+
+class ForbiddenError(ProblemError):
+    """The token is good, but its role (or a claim it lacks) does not allow this."""
+
+    status = 403
+
+
+class NotFoundError(ProblemError):
+    """There is no such thing, or it belongs to somebody else."""
+
+    status = 404
+
+
+class UnknownProductError(NotFoundError):
+    """A SKU is not for sale: never published, or retired."""
+
+
+class InvalidRequestError(ProblemError):
+    """The request can be read, but a field is unknown, missing, or out of its limits; `errors` names them."""
+
+    status = 422
+
+
+class CommandReusedError(InvalidRequestError):
+    """The same Idempotency-Key was sent before with another body."""
+
+
+class UnavailableError(ProblemError):
+    """Not now; come again after Retry-After seconds."""
+
+    status = 503
+    headers: ClassVar = {"Retry-After": str(RETRY_AFTER_S)}
+
+
+class NotReadyError(UnavailableError):
+    """The API cannot hear Kafka's answers yet. Nothing was sent."""
+
+
+class OverloadedError(UnavailableError):
+    """Too many commands wait for their answers. Nothing was sent."""
+
+
+class OutcomeUnknownError(UnavailableError):
+    """Kafka did not confirm the command: it has no effect or one. The same key may be sent again."""
+
+
+class ViewUnavailableError(UnavailableError):
+    """The store of this view does not answer."""
+
+
+class ViewBehindError(UnavailableError):
+    """The view has not seen the write that Daybook-After names; `stream`, `wanted` and `seen` say how far it is."""
+
+
+STATUS_OF_KIND: Mapping[str, int] = {
+    "not_found": 404,
+    "conflict": 409,
+    "unprocessable": 422,
+    "precondition": 412,
+    "expired": 503,  # it came too late and had no effect; a new key may be tried at once
+    "internal": 500,
+}
+MEANING_OF_KIND: Mapping[str, str] = {
+    "not_found": "There is no such thing, or it belongs to somebody else.",
+    "conflict": "The thing is in a state that does not allow this; nothing changed.",
+    "unprocessable": "This can never be done as it was asked; nothing changed.",
+    "precondition": "The stream is at another version than If-Match says; nothing changed.",
+    "expired": "The command came later than 30 s after it was sent; it had no effect and will have none.",
+    "internal": "A mistake of ours, which is written down as a dead letter; nothing changed.",
+}
+
+
+class RejectedError(ProblemError):
+    """The writer rejected the command: it has no effect."""
+
+    def __init__(self, rejection: Rejected, **members: object) -> None:
+        super().__init__(rejection.detail, **members)
+        self.rejection = rejection
+
+    @property
+    def name(self) -> str:
+        return self.rejection.type
+
+
+def slug_of(name: str) -> str:
+    """CartIsEmpty → cart-is-empty."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+def title_of(slug: str) -> str:
+    return slug.replace("-", " ").capitalize()
+
+
+def status_of(error: ProblemError) -> int:
+    if isinstance(error, RejectedError):
+        return STATUS_OF_KIND.get(error.rejection.kind, 500)
+    return error.status
+
+
+def headers_of(error: ProblemError) -> Mapping[str, str]:
+    return UnavailableError.headers if status_of(error) == 503 else error.headers
+
+
+def as_response(request: Request, error: ProblemError) -> Response:
+    return _written(request, error.name, status_of(error), error.detail, error.members, headers_of(error))
+
+
+def _written(
+    request: Request,
+    name: str,
+    status: int,
+    detail: str,
+    members: Mapping[str, object] = {},
+    headers: Mapping[str, str] = {},
+) -> Response:
+    slug = slug_of(name)
+    problem = {"type": f"/problems/{slug}", "title": title_of(slug), "status": status, "detail": detail}
+    body = orjson.dumps({**problem, "instance": request.url.path, **members})
+    echoed = {"Daybook-Command": str(members["command_id"])} if "command_id" in members else {}
+    return Response(body, status, {**headers, **echoed}, MEDIA_TYPE)
+
+
+async def tell_problem(request: Request, error: ProblemError) -> Response:
+    return as_response(request, error)
+
+
+async def tell_invalid(request: Request, error: RequestValidationError) -> Response:
+    """A path that can name nothing is not found; what cannot be read is malformed; the rest is invalid."""
+    errors = error.errors()
+    where = {str(one["loc"][0]) for one in errors}
+    if "path" in where:
+        return as_response(request, NotFoundError("No such thing can exist: the path is not of its form."))
+    if any(one["type"] == "json_invalid" for one in errors):
+        return as_response(request, MalformedRequestError("The body is not JSON."))
+    if isinstance(error.body, bytes) or _is_absent(errors):
+        return as_response(
+            request, MalformedRequestError("A body of Content-Type application/json is needed.")
+        )
+    return as_response(request, InvalidRequestError(_sentence(errors[0]), errors=list(_fields(errors))))
+
+
+def _is_absent(errors: Any) -> bool:
+    return any(one["type"] == "missing" and one["loc"] == ("body",) for one in errors)
+
+
+def _fields(errors: Any) -> Iterator[dict[str, str]]:
+    for one in errors[:ERRORS_SHOWN_MAX]:
+        yield {"field": _place(one), "message": one["msg"]}
+
+
+def _place(one: Any) -> str:
+    return ".".join(str(part) for part in one["loc"][1:]) or str(one["loc"][0])
+
+
+def _sentence(one: Any) -> str:
+    return f"{_place(one)}: {one['msg']}"
+
+
+async def tell_http(request: Request, error: HTTPException) -> Response:
+    """The framework's own refusals: unknown route, wrong method, a body too large or not readable."""
+    name = HTTPStatus(error.status_code).phrase.title().replace(" ", "")
+    return _written(request, name, error.status_code, str(error.detail), headers=error.headers or {})
+
+
+async def tell_broken(request: Request, _: Exception) -> Response:
+    """A mistake of ours; the server logs it, and says no more to the outside."""
+    return _written(request, "InternalError", 500, "Something went wrong here; the log has it.")
+
+
+def map_problems(app: FastAPI) -> None:
+    app.add_exception_handler(ProblemError, tell_problem)  # type: ignore[arg-type]  # Starlette types the base only
+    app.add_exception_handler(RequestValidationError, tell_invalid)  # type: ignore[arg-type]  # as above
+    app.add_exception_handler(HTTPException, tell_http)  # type: ignore[arg-type]  # as above
+    app.add_exception_handler(Exception, tell_broken)
+
+
+REJECTIONS: Mapping[str, str] = {}
+"""What a writer may answer, and the kind of each; a test holds it against the deciders' own list."""
+
+
+def _own(cls: type[ProblemError] = ProblemError) -> Iterator[type[ProblemError]]:
+    for sub in cls.__subclasses__():
+        if sub is not RejectedError:
+            yield sub
+        yield from _own(sub)
+
+
+def documented() -> Mapping[str, Mapping[str, object]]:
+    """Every type of problem by its slug: status, title and what it means."""
+    meanings = {name: (STATUS_OF_KIND[kind], MEANING_OF_KIND[kind]) for name, kind in REJECTIONS.items()}
+    meanings |= {cls.__name__.removesuffix("Error"): (cls.status, cls.__doc__ or "") for cls in _own()}
+    return {slug_of(name): _page(slug_of(name), *meaning) for name, meaning in meanings.items()}
+
+
+def _page(slug: str, status: int, meaning: str) -> Mapping[str, object]:
+    return {"type": f"/problems/{slug}", "title": title_of(slug), "status": status, "meaning": meaning}
+
+
+routes = APIRouter(prefix="/problems", tags=["problems"])
+
+
+@routes.get("/{slug}")
+async def explain_problem(slug: str) -> Response:
+    """What a problem's `type` means."""
+    page = documented().get(slug)
+    if page is None:
+        raise NotFoundError("There is no such type of problem.")
+    return Response(orjson.dumps(page), media_type="application/json")
