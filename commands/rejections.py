@@ -1,9 +1,9 @@
 """Why a command has no effect: noun phrases for the caller, each with the kind of thing that it is.
 
 Rejection
-├── NotFound         UnknownProduct, UnknownStockItem, UnknownCart, UnknownOrder, UnknownPayment
+├── NotFound         UnknownProduct, UnknownStockItem, UnknownCart, UnknownCartItem, UnknownOrder, UnknownPayment
 ├── Conflict         CartIsCheckedOut, CartIsEmpty, CartIsClosed, OrderIsBeingShipped, …
-├── Unprocessable    CommandReused, TooManyLines, …
+├── Unprocessable    CommandReused, TooManyLines, QuantityTooLarge, CurrencyMismatch
 ├── Precondition     VersionConflict
 ├── Expired          CommandExpired
 └── Internal         InternalError
@@ -64,11 +64,52 @@ class UnknownCart(NotFound):
     """Also another owner's cart: whose it is, is nobody's business."""
 
 
+class UnknownCartItem(NotFound): ...
+
+
+class CartIsEmpty(Conflict): ...
+
+
+class CartIsCheckedOut(Conflict):
+    """It stays as it is unless its order is rejected or cancelled."""
+
+
+class CartIsClosed(Conflict):
+    """It was completed, or it expired."""
+
+
+class TooManyLines(Unprocessable): ...
+
+
+class QuantityTooLarge(Unprocessable): ...
+
+
+class CurrencyMismatch(Unprocessable): ...
+
+
 class UnknownOrder(NotFound):
     """Also another owner's order."""
 
 
 class UnknownPayment(NotFound): ...
+
+
+class OrderIsNotConfirmed(Conflict): ...
+
+
+class OrderIsBeingShipped(Conflict): ...
+
+
+class OrderIsClosed(Conflict):
+    """It was rejected or cancelled."""
+
+
+class PaymentIsCaptured(Conflict):
+    """What was captured is no longer voided, but refunded."""
+
+
+class PaymentHoldsTooLittle(Conflict):
+    """More is asked for than is authorized, or captured, and not given back."""
 
 
 class VersionConflict(Precondition): ...
