@@ -101,7 +101,8 @@ class Draft:
         self._unfolded: InventoryEvent | None = None
 
     def get(self, path: str) -> Record | None:
-        self._fold()
+        if self._unfolded is not None:
+            self._fold(self._unfolded)
         return self._changed[path] if path in self._changed else self._state.get(path)
 
     def item(self, sku: str, location: str) -> StockItem:
@@ -114,7 +115,8 @@ class Draft:
 
     def write(self, event: InventoryEvent, before: StockItem) -> None:
         """Note an event that leaves the item's policy as it is, and what follows from it."""
-        self._fold()
+        if self._unfolded is not None:
+            self._fold(self._unfolded)
         self._unfolded = event
         self.events.append(event)
         had = before.available
@@ -122,10 +124,9 @@ class Draft:
         if has != had:
             self.events += _crossings(event, had, has, before.low_stock_at, before.low_stock_at)
 
-    def _fold(self) -> None:
-        event, self._unfolded = self._unfolded, None
-        if event is not None:
-            self._changed.update(evolve(self, event))
+    def _fold(self, event: InventoryEvent) -> None:
+        self._unfolded = None
+        self._changed.update(evolve(self, event))
 
 
 def _crossings(
@@ -322,14 +323,17 @@ def evolve(state: Snapshot, event: InventoryEvent) -> Changes:
     stream = event.stream
     item = _after(state.get(stream) or NO_STOCK, event)
     match event:
-        case StockReserved():
-            claim: Claim | None = ActiveClaim(*_key(event), event.quantity, event.expires_at)
-        case StockAllocated():
-            claim = AllocatedClaim(*_key(event), event.quantity)
-        case StockReservationExpired():
-            claim = ExpiredClaim(*_key(event), event.quantity)
+        case StockReserved(quantity=quantity):
+            key = _key(event)
+            return {stream: item, claim_path(*key): ActiveClaim(*key, quantity, event.expires_at)}
+        case StockAllocated(quantity=quantity):
+            key = _key(event)
+            return {stream: item, claim_path(*key): AllocatedClaim(*key, quantity)}
+        case StockReservationExpired(quantity=quantity):
+            key = _key(event)
+            return {stream: item, claim_path(*key): ExpiredClaim(*key, quantity)}
         case StockShipped() | StockReservationReleased() | StockAllocationReleased():
-            claim = None
+            return {stream: item, claim_path(*_key(event)): None}
         case (
             StockItemRegistered()
             | StockReceived()
@@ -346,7 +350,6 @@ def evolve(state: Snapshot, event: InventoryEvent) -> Changes:
             return {stream: item}
         case _:
             assert_never(event)
-    return {stream: item, claim_path(*_key(event)): claim}
 
 
 def _after(item: StockItem, event: InventoryEvent) -> StockItem:

@@ -57,8 +57,6 @@ class _Class:
         self.is_state = cls in STATES
 
 
-
-
 class Codec:
     """Encodes by the classes of this code; decodes whatever schema it has been taught (`learn`).
 
@@ -68,7 +66,10 @@ class Codec:
     def __init__(self) -> None:
         self._classes = {cls: _Class(cls) for cls in META_OF}
         self._by_name = {c.name: c for c in self._classes.values()}
-        self._writers = {c.fingerprint: (c, c.schema, True) for c in self._classes.values()}
+        self._prefixes: dict[tuple[bytes, str], Schema] = {}
+        self._writers: dict[bytes, tuple[_Class, Schema]] = {
+            c.fingerprint: (c, c.schema) for c in self._classes.values()
+        }
 
     def schemas(self) -> Iterable[tuple[bytes, Schema]]:
         """The schemas this code writes, by fingerprint, with their logical types."""
@@ -80,7 +81,7 @@ class Codec:
         name = schema["name"].rpartition(".")[2]
         if fingerprint not in self._writers and name in self._by_name:
             plain = parse_schema(without_logical_types(schema), named_schemas={})
-            self._writers[fingerprint] = (self._by_name[name], plain, False)
+            self._writers[fingerprint] = (self._by_name[name], plain)
 
     def encode(self, body: Message, meta: Datum, version: int = 0, hash: bytes = b"") -> bytes:
         """The Kafka value of a message. `meta` is the datum of its meta class (`vars(meta)`)."""
@@ -104,25 +105,42 @@ class Codec:
         version, hash_ = (datum.pop("version"), datum.pop("hash")) if how.is_state else (0, b"")
         return Decoded(meta, how.from_datum(datum), version, hash_)
 
+    def peek(self, value: bytes, last: str) -> tuple[Datum, Any]:
+        """The datum of `meta`, and the field `last`, of a message; what comes after `last` is not looked at."""
+        how, schema = self._writer(value)
+        prefix = self._prefixes.get((how.fingerprint, last))
+        if prefix is None:
+            prefix = self._prefixes[how.fingerprint, last] = _prefix_of(schema, last)
+        datum: Datum = schemaless_reader(io.BytesIO(value[HEADER_BYTES:]), prefix, None)  # type: ignore[assignment]
+        return datum["meta"], datum[last]
+
     def _read(self, value: bytes) -> tuple[_Class, Datum]:
-        if value[:2] != MARKER or len(value) < HEADER_BYTES:
-            raise UndecodableError("not Avro single-object encoding")
-        fingerprint = value[2:HEADER_BYTES]
-        try:
-            how, schema, current = self._writers[fingerprint]
-        except KeyError:
-            raise UnknownFingerprintError(fingerprint) from None
+        how, schema = self._writer(value)
         stream = io.BytesIO(value)
         stream.seek(HEADER_BYTES)
         try:
             datum: Datum = schemaless_reader(stream, schema, None)  # type: ignore[assignment]
-            if not current:
-                datum = upcast(how.name, fingerprint, datum)
+            if schema is not how.schema:
+                datum = upcast(how.name, value[2:HEADER_BYTES], datum)
         except Exception as error:  # fastavro raises whatever the bytes make it trip over
             raise UndecodableError(f"{how.name}: {type(error).__name__}: {error}") from error
         if stream.tell() != len(value):
             raise UndecodableError(f"{how.name}: {len(value) - stream.tell()} bytes too many")
         return how, datum
+
+    def _writer(self, value: bytes) -> tuple[_Class, Schema]:
+        if value[:2] != MARKER or len(value) < HEADER_BYTES:
+            raise UndecodableError("not Avro single-object encoding")
+        fingerprint = value[2:HEADER_BYTES]
+        try:
+            return self._writers[fingerprint]
+        except KeyError:
+            raise UnknownFingerprintError(fingerprint) from None
+
+
+def _prefix_of(schema: Schema, last: str) -> Schema:
+    names = [field["name"] for field in schema["fields"]]
+    return parse_schema(schema | {"fields": schema["fields"][: names.index(last) + 1]}, named_schemas={})
 
 
 def without_logical_types(schema: Schema) -> Schema:

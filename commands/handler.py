@@ -1,0 +1,236 @@
+"""The one loop of the write side: receive commands, decide them, write everything in one transaction, merge."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from commands.decider import Decider
+from commands.journal import (
+    Ends,
+    Journal,
+    JournalLostError,
+    OutputKind,
+    Partition,
+    ReassignedError,
+    Received,
+    Store,
+    Stored,
+)
+from commands.writer import Encoded, Staged, TooLargeError, Writer
+from schemas.codec import Codec, Decoded
+from schemas.meta import DAY, HOUR, SECOND, Micros
+from schemas.topics import Topics
+
+BATCH_MAX = 500
+WAIT_MAX_S = 0.25
+"""The longest sleep: deadlines that an idle partition has are found so soon after they are due."""
+
+TRIES_MAX = 5
+"""How often one batch is decided again when its transaction came to nothing."""
+
+KINDS: tuple[OutputKind, ...] = ("state", "decisions", "events")
+RESTORE_CHUNK = 2_000
+STATE_AGE_MAX = 12 * HOUR
+"""A local copy that is older is made anew: tombstones live for a day in a compacted topic, no longer."""
+
+
+@dataclass(slots=True)
+class Turned:
+    """What the loop did since it was asked last; read by the role's status."""
+
+    transactions: int = 0
+    partitions: int = 0
+    commands: int = 0
+    events: int = 0
+
+
+class Handler:
+    """Runs the deciders over whatever partitions the journal assigns; one thread, no I/O but through its ports."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        store: Store,
+        deciders: Mapping[str, Decider],
+        codec: Codec,
+        topics: Topics,
+        clock: Callable[[], Micros],
+        incarnation: str,
+        decode: Callable[[bytes], Decoded[Any]] | None = None,
+    ) -> None:
+        self._journal = journal
+        self._store = store
+        self._deciders = deciders
+        self._codec = codec
+        self._decode = decode or codec.decode
+        self._topics = topics
+        self._clock = clock
+        self._batch_ids: Iterator[str] = (f"{incarnation}-{n}" for n in itertools.count(1))
+        self._writers: dict[Partition, Writer] = {}
+        self._positions: dict[Partition, int] = {}
+        self.turned = Turned()
+
+    @property
+    def serving(self) -> Sequence[Partition]:
+        """The partitions whose commands are being decided."""
+        return tuple(self._writers)
+
+    def turn(self) -> None:
+        """Once around: at most one batch, at most one transaction."""
+        try:
+            received = self._journal.receive(BATCH_MAX, self._wait_s())
+        except ReassignedError as reassigned:
+            self._serve_only(reassigned.partitions)
+            return
+        if received or self._due():
+            self._handle(received)
+
+    def _wait_s(self) -> float:
+        due = min((writer.next_due for writer in self._writers.values()), default=None)
+        if due is None:
+            return WAIT_MAX_S
+        return min(WAIT_MAX_S, max(0, due - self._clock()) / SECOND)
+
+    def _due(self) -> bool:
+        now = self._clock()
+        return any(writer.next_due <= now for writer in self._writers.values())
+
+    # One batch.
+
+    def _handle(self, received: Sequence[Received]) -> None:
+        for _ in range(TRIES_MAX):
+            staged, encoded = self._decide(received)
+            if not staged:
+                self._reschedule()
+                return
+            outputs = [output for one in encoded for output in one.outputs]
+            ends = self._journal.write(staged[0].batch_id, outputs, self._positions_after(staged))
+            if ends is not None:
+                self._merge(staged, encoded, ends)
+                return
+        raise JournalLostError(f"a batch came to nothing {TRIES_MAX} times")
+
+    def _decide(self, received: Sequence[Received]) -> tuple[list[Staged], list[Encoded]]:
+        batch_id = next(self._batch_ids)
+        too_large: frozenset[str] = frozenset()
+        while True:
+            staged = self._stage(received, batch_id, too_large)
+            try:
+                return staged, self._encode(staged)
+            except TooLargeError as error:
+                if error.command_ids <= too_large:
+                    raise
+                too_large |= error.command_ids
+
+    def _stage(self, received: Sequence[Received], batch_id: str, too_large: frozenset[str]) -> list[Staged]:
+        now = self._clock()
+        by_partition = {
+            partition: list(group)
+            for partition, group in groupby(
+                sorted(received, key=lambda one: one.partition), key=lambda one: one.partition
+            )
+        }
+        staged = [
+            writer.stage(by_partition.get(partition, ()), now, batch_id, too_large)
+            for partition, writer in self._writers.items()
+            if partition in by_partition or writer.next_due <= now
+        ]
+        return [one for one in staged if not one.is_empty]
+
+    def _encode(self, staged: Sequence[Staged]) -> list[Encoded]:
+        size = sum(len(one.events) for one in staged)
+        firsts = itertools.accumulate((len(one.events) for one in staged), initial=0)
+        return [
+            self._writers[one.partition].encode(one, first, size)
+            for one, first in zip(staged, firsts, strict=False)
+        ]
+
+    def _positions_after(self, staged: Sequence[Staged]) -> dict[Partition, int]:
+        return {
+            one.partition: self._positions[one.partition] if one.next_offset is None else one.next_offset
+            for one in staged
+        }
+
+    def _merge(self, staged: Sequence[Staged], encoded: Sequence[Encoded], ends: Ends) -> None:
+        puts: dict[bytes, bytes | None] = {}
+        for one, written in zip(staged, encoded, strict=True):
+            puts |= self._writers[one.partition].merge(one, written, ends)
+            puts |= _copied(self._journal.identity(one.partition), one.partition, one.now, ends)
+        self._store.write(puts)
+        self._positions |= self._positions_after(staged)
+        self._reschedule()
+        self.turned.transactions += 1
+        self.turned.partitions += len(staged)
+        self.turned.commands += sum(len(one.decided) for one in staged)
+        self.turned.events += sum(len(one.events) for one in staged)
+
+    def _reschedule(self) -> None:
+        now = self._clock()
+        for writer in self._writers.values():
+            if writer.next_due <= now:
+                writer.schedule()
+
+    # Taking partitions over.
+
+    def _serve_only(self, partitions: Sequence[Partition]) -> None:
+        """Fence first, then look where the logs end: the other way round, a predecessor's last transaction could
+        still come between, and its events would be overwritten by ours."""
+        self._writers.clear()
+        self._positions = dict(self._journal.fence(partitions))
+        self._writers = {partition: self._load(partition) for partition in partitions}
+        self._journal.serve(self._positions)
+
+    def _load(self, partition: Partition) -> Writer:
+        decider = self._deciders[partition.aggregate]
+        writer = Writer(partition, decider, self._codec, self._topics, self._store, self._decode)
+        ends = {kind: self._journal.ends(kind, partition) for kind in KINDS}
+        copied = self._copied_up_to(partition)
+        self._copy(writer.restore_state, "state", partition, copied["state"], ends["state"])
+        self._copy(writer.restore_decisions, "decisions", partition, copied["decisions"], ends["decisions"])
+        identity = self._journal.identity(partition)
+        self._store.write(
+            _copied(identity, partition, self._clock(), {(k, partition): e for k, e in ends.items()})
+        )
+        tail = writer.resume(ends["events"], ends["decisions"])
+        writer.check_tail(self._journal.read("events", partition, tail.events, ends["events"]))
+        return writer
+
+    def _copied_up_to(self, partition: Partition) -> Mapping[str, int]:
+        """How far this machine's copy reaches; an unusable one is deleted."""
+        value = self._store.get(_copied_key(partition))
+        identity, at, state, decisions = value.decode().split(" ") if value else ("", "0", "0", "0")
+        if identity == self._journal.identity(partition) and self._clock() - int(at) < STATE_AGE_MAX:
+            return {"state": int(state), "decisions": int(decisions)}
+        prefix = f"{partition}/".encode()
+        self._store.delete_range(prefix, prefix[:-1] + b"0")  # "0" follows "/"
+        since_ms = (self._clock() - DAY) // 1_000
+        return {"state": 0, "decisions": self._journal.start_of("decisions", partition, since_ms)}
+
+    def _copy(
+        self,
+        restore: Callable[[Stored], dict[bytes, bytes | None]],
+        kind: OutputKind,
+        partition: Partition,
+        start: int,
+        end: int,
+    ) -> None:
+        puts: dict[bytes, bytes | None] = {}
+        for stored in self._journal.read(kind, partition, start, end):
+            puts |= restore(stored)
+            if len(puts) >= RESTORE_CHUNK:
+                self._store.write(puts)
+                puts = {}
+        self._store.write(puts)
+
+
+def _copied_key(partition: Partition) -> bytes:
+    return f"{partition}/copied".encode()
+
+
+def _copied(identity: str, partition: Partition, now: Micros, ends: Ends) -> dict[bytes, bytes | None]:
+    """The note beside the copy that says how far it reaches: written in the same write as the records."""
+    state, decisions = ends[("state", partition)], ends.get(("decisions", partition))
+    assert decisions is not None
+    return {_copied_key(partition): f"{identity} {now} {state} {decisions}".encode()}

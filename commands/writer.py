@@ -1,0 +1,613 @@
+"""The one writer of a partition: decides its commands against its records, and says what is to be written."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from commands.cache import Cache
+from commands.decider import Answer, Command, Context, Deadline, Decider, Event, Record
+from commands.journal import Ends, LogDamagedError, Output, Partition, Received, Store, Stored
+from commands.rejections import CommandExpired, CommandReused, InternalError, Rejection, VersionConflict
+from commands.window import Window, ids_of, is_command_id
+from schemas.codec import Codec, Decoded, UndecodableError
+from schemas.decisions import Decided, Decisions
+from schemas.language import AGGREGATES
+from schemas.letters import DeadLetter
+from schemas.meta import NO_HASH, CommandMeta, Micros, RecordMeta, derived_id
+from schemas.position import POSITION_PATH, WriterPosition
+from schemas.topics import RECORD_BYTES_MAX, Topics
+from schemas.values import Position
+
+CACHE_BYTES = 8_000_000
+"""Encoded size of the records that a writer keeps decoded, per generation of its cache."""
+
+DECISIONS_BYTES = 400_000
+"""About so large may a decisions record become before the next one is begun."""
+
+DUE_MAX = 200
+"""Deadlines that one batch takes on."""
+
+NEVER = Micros(1 << 62)
+NO_TRACE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A state record with the version and hash of its stream when it was last written."""
+
+    record: Record
+    version: int
+    hash: bytes
+
+
+@dataclass(slots=True)
+class Head:
+    """The end of a stream: the version and hash of its last event."""
+
+    version: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command in hand. `offset` is -1 where a deadline sent it."""
+
+    meta: CommandMeta
+    body: Command
+    offset: int = -1
+    due_key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What one batch means for one partition, not yet written."""
+
+    partition: Partition
+    batch_id: str
+    now: Micros
+    events: list[tuple[Event, dict[str, Any]]]
+    decided: list[Decided]
+    repeated: list[Decided]
+    changed: dict[str, Record | None]
+    stream_of: dict[str, str]
+    heads: dict[str, Head]
+    letters: list[tuple[Received | None, str, str]]
+    done_due: list[bytes]
+    next_offset: int | None
+
+    @property
+    def is_empty(self) -> bool:
+        return (
+            not (self.decided or self.repeated or self.letters or self.done_due) and self.next_offset is None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The same as records; `kept` are the state records' values by path, `decisions` the values with their ids."""
+
+    outputs: list[Output]
+    kept: dict[str, bytes | None]
+    decisions: list[tuple[bytes, bytes]]
+    position: bytes
+
+
+class TooLargeError(Exception):
+    """These commands would write a record that Kafka refuses."""
+
+    def __init__(self, command_ids: Iterable[str]) -> None:
+        self.command_ids = frozenset(command_ids)
+        super().__init__(", ".join(self.command_ids))
+
+
+class Writer:
+    """Holds the state of one partition: records in `store`, the window, the deadlines, the clock."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        decider: Decider,
+        codec: Codec,
+        topics: Topics,
+        store: Store,
+        decode: Callable[[bytes], Decoded[Any]],
+    ) -> None:
+        self.partition = partition
+        self._decider = decider
+        self._codec = codec
+        self._decode = decode
+        self._topics = topics
+        self._store = store
+        self._prefix = f"{partition}/".encode()
+        self._window = Window(self._prefix, store, codec)
+        self._cache: Cache[Kept] = Cache(CACHE_BYTES)
+        self._commands = AGGREGATES[partition.aggregate].commands
+        self._clock = Micros(0)
+        self._tail = WriterPosition(0, 0)
+        self.next_due = NEVER
+
+    # Deciding.
+
+    def stage(
+        self,
+        received: Sequence[Received],
+        clock: Micros,
+        batch_id: str,
+        too_large: frozenset[str] = frozenset(),
+    ) -> Staged:
+        """Decide a batch and whatever is due. Nothing of this writer changes until `merge`."""
+        now = max(self._clock, clock)
+        batch = _Batch(self, batch_id, now, too_large)
+        asked: list[Asked] = []
+        for one in received:
+            command = self._read(one)
+            if isinstance(command, str):
+                batch.letters.append((one, "", command))
+            else:
+                asked.append(command)
+        asked += self._due(now)
+        known = self._window.find([command.meta.command_id for command in asked], now) if asked else {}
+        for command in asked:
+            batch.take(command, known)
+        return batch.staged(received[-1].offset + 1 if received else None)
+
+    def _read(self, received: Received) -> Asked | str:
+        """The command in a record, or why it is none."""
+        if received.value is None or received.key is None:
+            return "a command has a key and a value"
+        try:
+            decoded: Decoded[CommandMeta] = self._decode(received.value)
+        except UndecodableError as error:
+            return str(error)
+        if not isinstance(decoded.body, self._commands):
+            return f"{type(decoded.body).__name__} is no command of {self.partition.aggregate}"
+        if not is_command_id(decoded.meta.command_id):
+            return f"{decoded.meta.command_id!r} is no command id"
+        if decoded.meta.stream != decoded.body.stream:
+            return f"meta says {decoded.meta.stream}, the command {decoded.body.stream}"
+        strangers = [
+            k for k in _keys_of(decoded.body) if self._topics.partition_of(k) != self.partition.number
+        ]
+        if strangers:
+            return f"{strangers[0]} does not live in partition {self.partition.number}"
+        return Asked(decoded.meta, decoded.body, received.offset)
+
+    def _due(self, now: Micros) -> Iterable[Asked]:
+        if self.next_due > now:
+            return
+        for key, _ in self._store.scan(self._due_key(Micros(0), ""), self._due_key(now, "\x7f"), DUE_MAX):
+            at, path = self._read_due_key(key)
+            deadline = self._deadline(path)
+            if deadline is None or deadline.at != at:
+                # Its record has changed meanwhile; whatever it waits for now has a key of its own.
+                yield Asked(_deadline_meta(path, at, ""), None, due_key=key)
+            else:
+                meta = _deadline_meta(path, at, deadline.command.stream)
+                yield Asked(meta, deadline.command, due_key=key)
+
+    def _deadline(self, path: str) -> Deadline | None:
+        kept = self.kept(path)
+        return self._decider.deadline(path, kept.record) if kept else None
+
+    # Records.
+
+    def kept(self, path: str) -> Kept | None:
+        """The record at a path as it was last merged."""
+        kept = self._cache.get(path)
+        if kept is None:
+            value = self._store.get(self._record_key(path))
+            if value is None:
+                return None
+            decoded: Decoded[RecordMeta] = self._codec.decode(value)
+            kept = Kept(decoded.body, decoded.version, decoded.hash)
+            self._cache.put(path, kept, len(value))
+        return kept
+
+    # Writing.
+
+    def encode(self, staged: Staged, first_index: int, batch_size: int) -> Encoded:
+        """The records of a batch. Raises TooLargeError before anything is written."""
+        outputs = [self._event(staged, n, first_index, batch_size) for n in range(len(staged.events))]
+        kept: dict[str, bytes | None] = {}
+        meta = {"recorded_at": staged.now, "batch_id": staged.batch_id}
+        for path, record in staged.changed.items():
+            stream = staged.stream_of[path]
+            head = staged.heads[stream]
+            value = record and self._codec.encode(record, meta | {"stream": stream}, head.version, head.hash)
+            kept[path] = value
+            headers = _headers(record, stream, head.version) if record else ()
+            outputs.append(Output("state", self.partition, path.encode(), value, headers))
+        decisions = [*self._decisions(staged)]
+        outputs += [Output("decisions", self.partition, None, value, ()) for value, _ in decisions]
+        position = self._codec.encode(self._tail, self._partition_meta(staged))
+        outputs.append(Output("state", self.partition, POSITION_PATH.encode(), position, ()))
+        outputs += [self._letter(staged, *letter) for letter in staged.letters]
+        self._check_sizes(staged, outputs)
+        return Encoded(outputs, kept, decisions, position)
+
+    def _event(self, staged: Staged, index: int, first_index: int, batch_size: int) -> Output:
+        event, meta = staged.events[index]
+        head = staged.heads[meta["stream"]]
+        meta |= {"batch_index": first_index + index, "batch_size": batch_size, "previous": head.hash}
+        value = self._codec.encode(event, meta)
+        head.hash = hashlib.sha256(value).digest()
+        headers = _headers(event, meta["stream"], meta["version"]) + (
+            ("traceparent", meta["traceparent"].encode()),
+        )
+        return Output("events", self.partition, meta["stream"].split("/")[1].encode(), value, headers)
+
+    def _decisions(self, staged: Staged) -> Iterable[tuple[bytes, bytes]]:
+        """One record, or a few where hundreds of refused lines would make it too large; each with its ids."""
+        meta = self._partition_meta(staged)
+        for part in _parts(staged.decided):
+            ids = ids_of(part)
+            yield self._codec.encode(Decisions(ids, tuple(part)), meta), ids
+        for part in _parts(staged.repeated):
+            yield self._codec.encode(Decisions(b"", tuple(part)), meta), b""
+
+    def _letter(self, staged: Staged, received: Received | None, stream: str, reason: str) -> Output:
+        topic = self._topics.commands(self.partition.aggregate)
+        offset = received.offset if received else -1
+        letter = DeadLetter(
+            "commands",
+            topic,
+            self.partition.number,
+            offset,
+            stream,
+            reason,
+            (received and received.key) or b"",
+            ((received and received.value) or b"")[: RECORD_BYTES_MAX - 10_000],
+            False,
+        )
+        key = f"commands/{topic}/{self.partition.number}/{offset if received else reason}".encode()
+        value = self._codec.encode(letter, self._partition_meta(staged))
+        return Output("dead-letters", self.partition, key, value, ())
+
+    def _partition_meta(self, staged: Staged) -> dict[str, Any]:
+        return {"stream": str(self.partition), "recorded_at": staged.now, "batch_id": staged.batch_id}
+
+    def _check_sizes(self, staged: Staged, outputs: Sequence[Output]) -> None:
+        large = [o for o in outputs if o.value is not None and len(o.value) > RECORD_BYTES_MAX]
+        if not large:
+            return
+        if any(output.kind == "decisions" for output in large):
+            raise AssertionError("a decisions record is bounded by the batch")
+        streams = {_stream_of_output(o, staged) for o in large if o.kind in ("events", "state")}
+        raise TooLargeError(m["command_id"] for _, m in staged.events if m["stream"] in streams)
+
+    # After the commit.
+
+    def merge(self, staged: Staged, encoded: Encoded, ends: Ends) -> dict[bytes, bytes | None]:
+        """What this machine's disk must say now that the batch stands in the log."""
+        puts: dict[bytes, bytes | None] = dict.fromkeys(staged.done_due)
+        for path, value in encoded.kept.items():
+            puts |= self._keep(path, staged.changed[path], value, staged.heads[staged.stream_of[path]])
+        puts[self._prefix + b"~"] = encoded.position
+        decisions_end = ends.get(("decisions", self.partition), self._tail.decisions)
+        for offset, (value, ids) in enumerate(encoded.decisions, decisions_end - len(encoded.decisions)):
+            puts |= self._window.put(offset, value, ids, staged.now)
+        self._clock = staged.now
+        self._tail = WriterPosition(ends.get(("events", self.partition), self._tail.events), decisions_end)
+        self._window.forget(staged.now)
+        return puts
+
+    def _keep(
+        self, path: str, record: Record | None, value: bytes | None, head: Head
+    ) -> dict[bytes, bytes | None]:
+        puts: dict[bytes, bytes | None] = {self._record_key(path): value}
+        before = self._deadline(path)
+        after = self._decider.deadline(path, record) if record is not None else None
+        if before != after:
+            if before:
+                puts[self._due_key(before.at, path)] = None
+            if after:
+                puts[self._due_key(after.at, path)] = b""
+                self.next_due = min(self.next_due, after.at)
+        if record is None or value is None:
+            self._cache.drop(path)
+        else:
+            self._cache.put(path, Kept(record, head.version, head.hash), len(value))
+        return puts
+
+    def schedule(self) -> None:
+        """Find out when the next deadline is due."""
+        first = self._store.scan(self._due_key(Micros(0), ""), self._due_key(NEVER, ""), 1)
+        self.next_due = self._read_due_key(first[0][0])[0] if first else NEVER
+
+    # Restoring.
+
+    def restore_state(self, stored: Stored) -> dict[bytes, bytes | None]:
+        """What a record of the state topic means for this machine's disk."""
+        assert stored.key is not None, "state records have a path"
+        path = stored.key.decode()
+        if path == POSITION_PATH:
+            return {self._prefix + b"~": stored.value}
+        puts: dict[bytes, bytes | None] = {self._record_key(path): stored.value}
+        if stored.value is not None:
+            deadline = self._decider.deadline(path, self._codec.decode(stored.value).body)
+            if deadline:
+                puts[self._due_key(deadline.at, path)] = b""
+        return puts
+
+    def restore_decisions(self, stored: Stored) -> dict[bytes, bytes | None]:
+        return self._window.restore(stored)
+
+    def resume(self, events_end: int, decisions_end: int) -> WriterPosition:
+        """Take up the clock; `events_end` and `decisions_end` are where the next batch will be written.
+
+        Returns where the tail begins that must be checked against the state.
+        """
+        self._tail = WriterPosition(events_end, decisions_end)
+        value = self._store.get(self._prefix + b"~")
+        self.schedule()
+        if value is None:
+            return WriterPosition(0, 0)
+        decoded: Decoded[RecordMeta] = self._codec.decode(value)
+        self._clock = decoded.meta.recorded_at
+        tail: WriterPosition = decoded.body
+        return tail
+
+    def check_tail(self, tail: Iterable[Stored]) -> None:
+        """The last event of every stream in the tail must be the one that the state knows."""
+        last: dict[str, tuple[int, bytes]] = {}
+        for stored in tail:
+            assert stored.value is not None, "events have a value"
+            meta = self._codec.decode(stored.value).meta
+            last[meta.stream] = (meta.version, hashlib.sha256(stored.value).digest())
+        for stream, (version, hash_) in last.items():
+            kept = self.kept(stream)
+            if kept is None or (kept.version, kept.hash) != (version, hash_):
+                stands = f"version {kept.version}" if kept else "nothing"
+                raise LogDamagedError(
+                    f"{self.partition}: the log has {stream}@{version}, the state topic has {stands}: one of the two "
+                    "lost what was acknowledged; see docs/operations.md before anything is written"
+                )
+
+    def _record_key(self, path: str) -> bytes:
+        return self._prefix + b"s" + path.encode()
+
+    def _due_key(self, at: Micros, path: str) -> bytes:
+        return self._prefix + b"t" + at.to_bytes(8, "big") + path.encode()
+
+    def _read_due_key(self, key: bytes) -> tuple[Micros, str]:
+        rest = key[len(self._prefix) + 1 :]
+        return Micros(int.from_bytes(rest[:8], "big")), rest[8:].decode()
+
+
+class _Batch:
+    """One batch of one partition while it is decided: an overlay over the writer's records."""
+
+    def __init__(self, writer: Writer, batch_id: str, now: Micros, too_large: frozenset[str]) -> None:
+        self._writer = writer
+        self._decider = writer._decider
+        self._batch_id = batch_id
+        self._now = now
+        self._too_large = too_large
+        self._changed: dict[str, Record | None] = {}
+        self._stream_of: dict[str, str] = {}
+        self._heads: dict[str, Head] = {}
+        self._events: list[tuple[Event, dict[str, Any]]] = []
+        self._decided: dict[str, Decided] = {}
+        self._repeated: list[Decided] = []
+        self._done_due: list[bytes] = []
+        self._trial: dict[str, Record | None] = {}
+        self.letters: list[tuple[Received | None, str, str]] = []
+
+    # The snapshot that a decider sees: this command's own changes, this batch's, then what was merged.
+
+    def get(self, path: str) -> Record | None:
+        if path in self._trial:
+            return self._trial[path]
+        if path in self._changed:
+            return self._changed[path]
+        kept = self._writer.kept(path)
+        return kept.record if kept else None
+
+    def take(self, asked: Asked, known: Mapping[str, Decided]) -> None:
+        if asked.due_key:
+            self._done_due.append(asked.due_key)
+            if asked.body is None:
+                return
+        first = self._decided.get(asked.meta.command_id) or known.get(asked.meta.command_id)
+        if first is not None:
+            self._repeat(asked, first)
+        else:
+            self._decide(asked)
+
+    def _repeat(self, asked: Asked, first: Decided) -> None:
+        """The first outcome again, for whoever asks now; another body under the same id is refused."""
+        if asked.meta.fingerprint == first.fingerprint:
+            self._repeated.append(_readdressed(first, asked.meta))
+        else:
+            rejection = CommandReused("this Idempotency-Key was used before, with another request")
+            self._repeated.append(self._outcome(asked, rejection, Answer()))
+
+    def _decide(self, asked: Asked) -> None:
+        meta = asked.meta
+        if meta.not_after < self._now:
+            self._note(
+                asked, CommandExpired("it came too late to have an effect; send it again with a new key")
+            )
+        elif meta.expected_version is not None and meta.expected_version != self._head(meta.stream).version:
+            found = self._head(meta.stream).version
+            self._note(asked, VersionConflict(f"{meta.stream} is at version {found}"))
+        elif meta.command_id in self._too_large:
+            self._fail(asked, f"a record of it would be larger than {RECORD_BYTES_MAX} bytes")
+        else:
+            try:
+                self._try(asked)
+            except Exception as error:  # a decider's bug must not stop the partition
+                self._trial = {}
+                self._fail(asked, f"{type(error).__name__}: {error}")
+
+    def _try(self, asked: Asked) -> None:
+        meta = asked.meta
+        context = Context(self._now, meta.command_id, meta.actor_kind, meta.actor_id)
+        self._trial = {}
+        streams: dict[str, str] = {}
+        events = self._decider.decide(self, asked.body, context)
+        if isinstance(events, Rejection):
+            self._note(asked, events)
+            return
+        for event in events:
+            changes = self._decider.evolve(self, event)
+            self._trial.update(changes)
+            stream = event.stream
+            for path in changes:
+                streams[path] = stream
+            if stream not in streams:
+                # The stream's own record carries its version and hash, so it is written with every event.
+                record = self._trial[stream] = self.get(stream)
+                streams[stream] = stream
+                assert record is not None, f"{stream} has an event and no record"
+        answer = self._decider.answer(self, asked.body, events)
+        self._record(asked, events, context)
+        self._changed.update(self._trial)
+        self._stream_of.update(streams)
+        self._trial = {}
+        self._decided[meta.command_id] = self._outcome(asked, None, answer, events)
+
+    def _record(self, asked: Asked, events: Sequence[Event], context: Context) -> None:
+        meta = asked.meta
+        for index, event in enumerate(events):
+            stream = event.stream
+            head = self._head(stream)
+            head.version += 1
+            self._events.append(
+                (
+                    event,
+                    {
+                        "event_id": context.event_id(index),
+                        "stream": stream,
+                        "version": head.version,
+                        "occurred_at": self._now if meta.occurred_at is None else meta.occurred_at,
+                        "recorded_at": self._now,
+                        "command_id": meta.command_id,
+                        "correlation_id": meta.correlation_id,
+                        "causation_id": meta.causation_id,
+                        "actor_kind": meta.actor_kind,
+                        "actor_id": meta.actor_id,
+                        "batch_id": self._batch_id,
+                        "traceparent": meta.traceparent,
+                    },
+                )
+            )
+
+    def _head(self, stream: str) -> Head:
+        head = self._heads.get(stream)
+        if head is None:
+            kept = self._writer.kept(stream)
+            head = self._heads[stream] = Head(kept.version, kept.hash) if kept else Head(0, NO_HASH)
+        return head
+
+    def _note(self, asked: Asked, rejection: Rejection) -> None:
+        self._decided[asked.meta.command_id] = self._outcome(asked, rejection, Answer())
+
+    def _fail(self, asked: Asked, why: str) -> None:
+        received = Received(self._writer.partition, asked.offset, None, None) if asked.offset >= 0 else None
+        reason = f"{type(asked.body).__name__} {asked.meta.command_id}: {why}"
+        self.letters.append((received, asked.meta.stream, reason))
+        self._note(asked, InternalError("a fault of ours; it has no effect, and somebody is told"))
+
+    def _outcome(
+        self, asked: Asked, rejection: Rejection | None, answer: Answer, events: Sequence[Event] = ()
+    ) -> Decided:
+        meta, body = asked.meta, asked.body
+        streams = dict.fromkeys([meta.stream, *(event.stream for event in events)])
+        positions = [Position(s, self._head(s).version) for s in streams if self._head(s).version]
+        accepted = "refused" if answer.refused else "accepted"
+        return Decided(
+            meta.command_id,
+            type(body).__name__,
+            meta.stream,
+            tuple(line.line for line in getattr(body, "lines", ()) if hasattr(line, "line")),
+            getattr(body, "attempt", 0),
+            meta.reply_to,
+            meta.fingerprint,
+            "rejected" if rejection else accepted,
+            answer.status,
+            answer.refused,
+            rejection.as_rejected() if rejection else None,
+            (*positions, *answer.positions),
+            meta.correlation_id,
+            meta.traceparent,
+            meta.occurred_at,
+            self._now,
+            "" if meta.actor_kind in ("saga", "deadline", "provider") else meta.actor_id,
+        )
+
+    def staged(self, next_offset: int | None) -> Staged:
+        return Staged(
+            self._writer.partition,
+            self._batch_id,
+            self._now,
+            self._events,
+            list(self._decided.values()),
+            self._repeated,
+            self._changed,
+            self._stream_of,
+            self._heads,
+            self.letters,
+            self._done_due,
+            next_offset,
+        )
+
+
+def _readdressed(first: Decided, meta: CommandMeta) -> Decided:
+    again = object.__new__(Decided)
+    again.__dict__.update(first.__dict__, reply_to=meta.reply_to)
+    return again
+
+
+def _parts(decided: Sequence[Decided]) -> Iterable[list[Decided]]:
+    part: list[Decided] = []
+    size = 0
+    for one in decided:
+        part.append(one)
+        size += 500 + 10 * len(one.lines) + 80 * len(one.refused) + 80 * len(one.positions)
+        if size > DECISIONS_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _headers(message: object, stream: str, version: int) -> tuple[tuple[str, bytes], ...]:
+    return (
+        ("type", type(message).__name__.encode()),
+        ("stream", stream.encode()),
+        ("version", b"%d" % version),
+    )
+
+
+def _keys_of(command: Command) -> Iterable[str]:
+    """The ids or skus by which a command's streams are partitioned."""
+    yield command.stream.split("/")[1]
+    yield from (line.sku for line in getattr(command, "lines", ()) if hasattr(line, "sku"))
+
+
+def _stream_of_output(output: Output, staged: Staged) -> str:
+    if output.kind == "state":
+        assert output.key is not None
+        return staged.stream_of[output.key.decode()]
+    return dict(output.headers)["stream"].decode()
+
+
+def _deadline_meta(path: str, at: Micros, stream: str) -> CommandMeta:
+    command_id = derived_id(path, str(at))
+    return CommandMeta(
+        command_id,
+        stream,
+        NO_TRACE,
+        at,
+        NEVER,
+        None,
+        None,
+        None,
+        command_id,
+        command_id,
+        "deadline",
+        path,
+        "",
+    )

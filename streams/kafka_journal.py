@@ -1,0 +1,538 @@
+"""The journal on Kafka: one static group member and one transactional producer, fenced and never in doubt for long.
+
+Why each step stands where it stands is told in docs/adr/0002; every one of them was seen to break without it.
+"""
+
+import logging
+import os
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from commands.journal import (
+    Ends,
+    JournalLostError,
+    LogDamagedError,
+    Output,
+    OutputKind,
+    Partition,
+    ReassignedError,
+    Received,
+    Stored,
+)
+from schemas.language import AGGREGATES
+from schemas.topics import Topics
+from streams.failpoints import failpoint
+
+log = structlog.get_logger(__name__)
+
+SESSION_TIMEOUT_MS = 6_000
+TRANSACTION_TIMEOUT_MS = 5_000
+CALL_TIMEOUT_S = 10.0
+WATCHDOG_GRACE_S = 2.0
+FENCE_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 60.0
+RECEIVE_BYTES_MAX = 1_000_000
+RECEIVE_CHUNK = 100
+SLOW_FACTOR = 10
+SLOW_FLOOR_S = 0.25
+"""A call is not suspicious below this, whatever the median: schedulers and collectors take their turn too."""
+
+EXIT_WATCHDOG = 70
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A numbered worker process: it keeps its transactional id and its place in the group over restarts."""
+
+    bootstrap: str
+    topics: Topics
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.topics.prefix}.commands-{self.number}"
+
+
+class KafkaJournal:
+    """Implements `commands.journal.Journal`. All calls come from one thread."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._topics = slot.topics
+        self._watchdog = _Watchdog()
+        self._failures = _FailureLog()
+        self._durations: deque[float] = deque(maxlen=101)
+        self._suspicious = False
+        self._assigned: list[Partition] | None = None
+        self._serving: dict[Partition, int] = {}
+        self._identities: dict[Partition, str] = {}
+        self._admin = AdminClient({"bootstrap.servers": slot.bootstrap})
+        self._reader = Consumer(_reader_settings(slot, "read_committed"))
+        self._watermarks = Consumer(_reader_settings(slot, "read_uncommitted"))
+        self._producer = self._new_producer()
+        self._consumer = Consumer(_consumer_settings(slot))
+        self._consumer.subscribe(
+            [self._topics.commands(aggregate) for aggregate in AGGREGATES],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+
+    # Receiving.
+
+    def receive(self, limit: int, wait_s: float) -> Sequence[Received]:
+        failpoint("worker.merged")
+        self._renew_if_suspicious()
+        first = self._consumer.poll(wait_s)
+        messages = [first] if first is not None else []
+        size = 0
+        while messages and len(messages) < limit and size < RECEIVE_BYTES_MAX:
+            # `consume` with a timeout would wait all of it out; without one it takes what is there.
+            more = self._consumer.consume(min(RECEIVE_CHUNK, limit - len(messages)), 0)
+            if not more:
+                break
+            messages += more
+            size += sum(len(m.value() or b"") for m in more)
+        self._producer.poll(0)
+        if self._assigned is not None:
+            assigned, self._assigned = self._assigned, None
+            raise ReassignedError(assigned)
+        received = [self._received(m) for m in messages if not self._is_error(m)]
+        if received:
+            failpoint("worker.received")
+        return [one for one in received if one.partition in self._serving]
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # Without an assignment of ours librdkafka would begin by itself, from wherever it likes.
+        consumer.assign([])
+        self._reassigned([self._partition(p) for p in partitions])
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.unassign()
+        self._reassigned([])
+
+    def _reassigned(self, partitions: list[Partition]) -> None:
+        log.info("partitions_assigned", partitions=[str(p) for p in partitions])
+        self._serving = {}
+        self._assigned = sorted(partitions)
+
+    def _is_error(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
+            # A fenced static member hears it here and nowhere else; ignored, a zombie would live on.
+            raise JournalLostError(str(error))
+        log.warning("consumer_error", error=str(error))
+        return True
+
+    def _received(self, message: Message) -> Received:
+        partition = self._partition_named(message.topic() or "", message.partition() or 0)
+        return Received(partition, _offset(message), _bytes(message.key()), _bytes(message.value()))
+
+    # Taking over.
+
+    def fence(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        if not partitions:
+            return {}
+        asked = [TopicPartition(self._topics.commands(p.aggregate), p.number) for p in partitions]
+        positions = {}
+        for answer in self._committed(asked):
+            partition = self._partition(answer)
+            offset = answer.offset
+            if offset == OFFSET_INVALID:
+                self._check_untouched(partition)
+                offset = 0
+            positions[partition] = offset
+        return positions
+
+    def _committed(self, asked: list[TopicPartition]) -> list[TopicPartition]:
+        """Answers only when no transaction is pending on these offsets: that wait is the fence between slots."""
+        deadline = time.monotonic() + FENCE_TIMEOUT_S
+        while True:
+            try:
+                answers: list[TopicPartition] = self._consumer.committed(asked, timeout=2.0)
+            except KafkaException as error:
+                if not _is_passing(error) or time.monotonic() > deadline:
+                    raise JournalLostError(f"committed offsets: {error}") from error
+                continue
+            failed = next((a.error for a in answers if a.error), None)
+            if failed is None:
+                return answers
+            if time.monotonic() > deadline:
+                raise JournalLostError(f"committed offsets: {failed}")
+
+    def _check_untouched(self, partition: Partition) -> None:
+        """No committed offset means a new partition; anything else means that offsets were lost."""
+        kinds: tuple[OutputKind, ...] = ("events", "state", "decisions")
+        written = [self._topic(kind, partition) for kind in kinds if self.ends(kind, partition)]
+        if written:
+            raise LogDamagedError(
+                f"{partition}: the group has no offset, yet {', '.join(written)} hold records; "
+                "commands would be decided twice"
+            )
+
+    def ends(self, kind: OutputKind, partition: Partition) -> int:
+        where = TopicPartition(self._topic(kind, partition), partition.number)
+        return _patiently(lambda: self._watermarks.get_watermark_offsets(where, timeout=5.0)[1])
+
+    def start_of(self, kind: OutputKind, partition: Partition, since_ms: int) -> int:
+        where = TopicPartition(self._topic(kind, partition), partition.number, since_ms)
+        (found,) = _patiently(lambda: self._watermarks.offsets_for_times([where], timeout=5.0))
+        return int(found.offset) if found.offset >= 0 else self.ends(kind, partition)
+
+    def identity(self, partition: Partition) -> str:
+        if partition not in self._identities:
+            names = [self._topic(kind, partition) for kind in ("events", "state", "decisions")]
+            described = self._admin.describe_topics(TopicCollection(names))
+            cluster = self._admin.list_topics(timeout=5.0).cluster_id
+            ids = [str(described[name].result(timeout=5.0).topic_id) for name in names]
+            self._identities[partition] = "/".join([str(cluster), *ids])
+        return self._identities[partition]
+
+    def read(self, kind: OutputKind, partition: Partition, start: int, end: int) -> Iterable[Stored]:
+        if start >= end:
+            return
+        where = TopicPartition(self._topic(kind, partition), partition.number, start)
+        self._reader.assign([where])
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        try:
+            while time.monotonic() < deadline:
+                first = self._reader.poll(0.5)
+                messages = [first] if first is not None else []
+                if messages:
+                    messages += self._reader.consume(2_000, 0)
+                    deadline = time.monotonic() + READ_TIMEOUT_S
+                for message in messages:
+                    error = message.error()
+                    if error is None:
+                        if _offset(message) < end:
+                            yield Stored(_offset(message), _bytes(message.key()), _bytes(message.value()))
+                    elif error.code() != KafkaError._PARTITION_EOF:
+                        raise JournalLostError(f"reading {where.topic}: {error}")
+                    elif _offset(message) >= end:
+                        # EOF also fires at the last stable offset, before a predecessor's pending transaction.
+                        return
+            raise JournalLostError(f"{where.topic}/{partition.number} could not be read up to {end}")
+        finally:
+            self._reader.unassign()
+
+    def serve(self, positions: Mapping[Partition, int]) -> None:
+        self._serving = dict(positions)
+        self._consumer.assign(
+            [TopicPartition(t.topic, t.partition, positions[p]) for p, t in self._wheres(positions)]
+        )
+
+    # Writing.
+
+    def write(
+        self, batch_id: str, outputs: Sequence[Output], positions: Mapping[Partition, int]
+    ) -> Ends | None:
+        failpoint("worker.decided")
+        self._renew_if_suspicious()
+        ends: dict[tuple[OutputKind, Partition], int] = {}
+        try:
+            self._transact(batch_id, outputs, positions, ends)
+        except (KafkaException, BufferError) as error:
+            if not self._stands(error, batch_id, positions):
+                return None
+            for place in {(output.kind, output.partition) for output in outputs} - ends.keys():
+                ends[place] = self.ends(*place)
+        failpoint("worker.committed")
+        return ends
+
+    def _transact(
+        self,
+        batch_id: str,
+        outputs: Sequence[Output],
+        positions: Mapping[Partition, int],
+        ends: dict[tuple[OutputKind, Partition], int],
+    ) -> None:
+        offsets = [TopicPartition(t.topic, t.partition, positions[p]) for p, t in self._wheres(positions)]
+        self._producer.begin_transaction()
+        failpoint("worker.begun")
+        self._produce(outputs, ends)
+        failpoint("worker.produced")
+        metadata = self._consumer.consumer_group_metadata()
+        self._timed(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, CALL_TIMEOUT_S))
+        failpoint("worker.offsets_sent")
+        self._timed(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+        self._producer.poll(0)
+
+    def _produce(self, outputs: Sequence[Output], ends: dict[tuple[OutputKind, Partition], int]) -> None:
+        last = {(one.kind, one.partition): n for n, one in enumerate(outputs)}
+        for n, one in enumerate(outputs):
+            place = (one.kind, one.partition)
+            # Offsets in one partition are in order, so the last record's says where all of them end.
+            self._producer.produce(
+                self._topic(one.kind, one.partition),
+                one.value,
+                one.key,
+                one.partition.number,
+                headers=list(one.headers),
+                on_delivery=_note_end(ends, place) if last[place] == n else None,
+            )
+
+    def _stands(self, error: Exception, batch_id: str, positions: Mapping[Partition, int]) -> bool:
+        """A call failed; only the committed offsets can tell whether the transaction stands."""
+        log.warning("transaction_in_doubt", error=str(error))
+        if _is_fenced(error):
+            raise JournalLostError(str(error)) from error
+        self._renew()
+        found = {answer.metadata == batch_id for answer in self._committed(self._where(positions))}
+        if len(found) != 1:
+            raise JournalLostError(
+                f"the offsets of {batch_id} are committed for some partitions only"
+            ) from error
+        return found.pop()
+
+    # The producer, and the doubts about it.
+
+    def _new_producer(self) -> Producer:
+        producer = Producer(_producer_settings(self._slot), logger=self._failures.logger)
+        self._timed(lambda: producer.init_transactions(CALL_TIMEOUT_S), remember=False)
+        return producer
+
+    def _renew_if_suspicious(self) -> None:
+        """librdkafka speaks EndTxn v1: a delayed end of one transaction can land in the next. Only a dropped
+        connection's log line tells in time, and lines come only when the producer is polled.
+        """
+        if self._suspicious or self._failures.seen():
+            self._renew()
+
+    def _renew(self) -> None:
+        log.warning(
+            "producer_renewed", reason=self._failures.take() or "a transactional call was slow or failed"
+        )
+        self._suspicious = False
+        self._producer = self._retrying(self._new_producer)
+        self._failures.take()
+
+    def _retrying(self, call: Callable[[], T]) -> T:
+        deadline = time.monotonic() + FENCE_TIMEOUT_S
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                if _is_fenced(error) or time.monotonic() > deadline:
+                    raise JournalLostError(f"init_transactions: {error}") from error
+
+    def _timed(self, call: Callable[[], Any], *, remember: bool = True) -> None:
+        began = time.monotonic()
+        with self._watchdog.watching(CALL_TIMEOUT_S + WATCHDOG_GRACE_S):
+            call()
+        took = time.monotonic() - began
+        if not remember:
+            return
+        median = statistics.median_low(self._durations) if len(self._durations) > 20 else took
+        self._durations.append(took)
+        if took > max(SLOW_FLOOR_S, SLOW_FACTOR * median):
+            self._suspicious = True
+
+    # Names.
+
+    def _topic(self, kind: str, partition: Partition) -> str:
+        if kind == "dead-letters":
+            return self._topics.dead_letters
+        return f"{self._topics.prefix}.{kind}.{partition.aggregate}"
+
+    def _partition(self, where: TopicPartition) -> Partition:
+        return self._partition_named(where.topic, where.partition)
+
+    def _partition_named(self, topic: str, number: int) -> Partition:
+        return Partition(topic.rpartition(".")[2], number)
+
+    def _where(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
+        return [t for _, t in self._wheres(partitions)]
+
+    def _wheres(self, partitions: Iterable[Partition]) -> list[tuple[Partition, TopicPartition]]:
+        return [(p, TopicPartition(self._topics.commands(p.aggregate), p.number)) for p in partitions]
+
+    def close(self) -> None:
+        """Leave as a process that was killed would, but at once: static members keep their partitions for one
+        session timeout.
+        """
+        self._consumer.close()
+        self._reader.close()
+        self._watermarks.close()
+
+
+class _FailureLog:
+    """Collects librdkafka's `FAIL` lines: the only sign in time that a request may still be on its way."""
+
+    def __init__(self) -> None:
+        self.logger = logging.getLogger("daybook.librdkafka")
+        self.logger.propagate = False
+        self.logger.setLevel(logging.DEBUG)
+        self._lines: list[str] = []
+        handler = logging.Handler()
+        handler.emit = self._take_line  # type: ignore[method-assign]
+        self.logger.handlers = [handler]
+
+    def _take_line(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if "FAIL" in line:
+            self._lines.append(line)
+        if record.levelno >= logging.WARNING or "FAIL" in line:
+            log.info("librdkafka", line=line)
+
+    def seen(self) -> bool:
+        return bool(self._lines)
+
+    def take(self) -> str:
+        lines, self._lines = self._lines, []
+        return lines[0] if lines else ""
+
+
+class _Watchdog:
+    """Ends the process when a transactional call outlives its own timeout: librdkafka has been seen to ignore it."""
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+
+    def watching(self, limit_s: float) -> "_Watched":
+        return _Watched(self, limit_s)
+
+    def set(self, until: float | None) -> None:
+        self._until = until
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(1.0)
+            until = self._until
+            if until is not None and time.monotonic() > until:
+                log.error("transactional_call_hangs")
+                os._exit(EXIT_WATCHDOG)
+
+
+class _Watched:
+    def __init__(self, watchdog: _Watchdog, limit_s: float) -> None:
+        self._watchdog = watchdog
+        self._limit_s = limit_s
+
+    def __enter__(self) -> None:
+        self._watchdog.set(time.monotonic() + self._limit_s)
+
+    def __exit__(self, *_: object) -> None:
+        self._watchdog.set(None)
+
+
+def _note_end(
+    ends: dict[tuple[OutputKind, Partition], int], place: tuple[OutputKind, Partition]
+) -> Callable[[KafkaError | None, Message], None]:
+    def note(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            ends[place] = _offset(message) + 1
+
+    return note
+
+
+def _is_fenced(error: Exception) -> bool:
+    if not isinstance(error, KafkaException):
+        return False
+    cause: KafkaError = error.args[0]
+    return cause.fatal() or cause.code() in (
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.FENCED_INSTANCE_ID,
+    )
+
+
+def _is_passing(error: KafkaException) -> bool:
+    cause: KafkaError = error.args[0]
+    return cause.retriable() or cause.code() in (
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._WAIT_COORD,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    )
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    deadline = time.monotonic() + FENCE_TIMEOUT_S
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if not _is_passing(error) or time.monotonic() > deadline:
+                raise JournalLostError(str(error)) from error
+
+
+def _offset(message: Message) -> int:
+    offset = message.offset()
+    assert offset is not None, "a record that was read or delivered has an offset"
+    return int(offset)
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _reader_settings(slot: Slot, isolation: str) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": slot.bootstrap,
+        "group.id": f"{slot.name}.reader",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": isolation,
+        "enable.partition.eof": True,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.wait.max.ms": 50,
+    }
+
+
+def _consumer_settings(slot: Slot) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": slot.bootstrap,
+        "group.id": f"{slot.topics.prefix}.commands",
+        "group.instance.id": slot.name,
+        "partition.assignment.strategy": "range",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "session.timeout.ms": SESSION_TIMEOUT_MS,
+        "heartbeat.interval.ms": 1_500,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.wait.max.ms": 500,
+        "reconnect.backoff.max.ms": 500,
+    }
+
+
+def _producer_settings(slot: Slot) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": slot.bootstrap,
+        "transactional.id": slot.name,
+        "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        "retry.backoff.ms": 2,
+        "linger.ms": 0,
+        "metadata.recovery.strategy": "none",
+        "reconnect.backoff.max.ms": 500,
+        "queue.buffering.max.kbytes": 65_536,
+        "partitioner": "murmur2_random",
+        "socket.nagle.disable": True,
+    }
