@@ -1,14 +1,234 @@
-"""The command line of Daybook: every verb a newcomer needs."""
+"""The command line of Daybook: every verb a newcomer needs; the slow ones are imported when they are asked for."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+from ops import settings
+from ops.roles import LIFELINE, ROLES, RoleMissing
+from ops.settings import Settings
+
+FOLLOW_S = 0.2
+LAST_LINES = 100
+# Verbs that live in rooms of their own: verb → module:function, and the line that `--help` shows.
+ELSEWHERE = {
+    "demo": ("ops.demo.cli:demo", "Trade a retailer's real days through the HTTP API and report."),
+    "bench": ("ops.bench.cli:bench", "Measure Daybook and a peer in the same rounds."),
+    "token": ("ops.tokens:token", "Issue a bearer token for development."),
+    "rebuild": ("ops.rebuild:rebuild", "Build a view anew from the log, compare it, switch to it."),
+    "retry": ("ops.retry:retry", "Release a parked stream after its cause is gone."),
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.callback()
 def daybook() -> None:
-    """Daybook: trade written down once, in order."""
+    """Daybook: trade written down once, in order; every ledger is posted from it."""
+
+
+def examples(*lines: str) -> str:
+    """An epilog that keeps its lines: click leaves a paragraph alone that opens with a backspace."""
+    return "\b\nExamples:\n" + "\n".join(f"  ./daybook {line}" for line in lines)
+
+
+def say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    say(f"daybook: {message}")
+    raise typer.Exit(code)
+
+
+def here() -> Settings:
+    """The Daybook that was brought up below this home, else what the environment says."""
+    wanted = settings.from_environment()
+    return settings.kept(wanted.home) or wanted
+
+
+@app.command(epilog=examples("up", "up && ./daybook status"))
+def up() -> None:
+    """Start the local stack and all roles; return when they are ready.
+
+    A supervisor stays behind and restarts what ends. Servers whose address the environment gives (DAYBOOK_KAFKA,
+    DAYBOOK_CASSANDRA, DAYBOOK_REDIS) are used instead of our own.
+    """
+    from ops.local_stack import LOSS_PROFILE, StackFailed
+    from ops.running import RunsAlready, bring_up
+
+    began = time.monotonic()
+    try:
+        ready = bring_up(settings.from_environment(), say)
+    except (RunsAlready, StackFailed) as refused:
+        fail(str(refused), 2)
+    say(f"up after {time.monotonic() - began:.1f} s: API http://{ready.api}, provider {ready.provider}")
+    say(f"kafka: {LOSS_PROFILE}")
+
+
+@app.command(epilog=examples("down"))
+def down() -> None:
+    """Stop the roles, the supervisor and the local stack: what `up` started, and nothing else."""
+    from ops.running import take_down
+
+    take_down(here(), say)
+    say("down")
+
+
+@app.command(epilog=examples("status", "status --json"))
+def status(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: a list of objects.")] = False,
+) -> None:
+    """Show each process: address, health, memory, CPU, lag, transactions per second."""
+    from ops.local_stack import LOSS_PROFILE
+    from ops.running import stack_of
+    from ops.status import survey, table
+
+    found = here()
+    rows = survey(found, stack_of(found))
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    typer.echo(table(rows))
+    typer.echo(f"\nkafka: {LOSS_PROFILE}")
+
+
+@app.command(epilog=examples("logs api", "logs commands -f", "logs kafka"))
+def logs(
+    role: Annotated[str, typer.Argument(help="A role, supervisor, kafka, cassandra or redis.")],
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Show the last lines that a process wrote."""
+    found = here()
+    places = {name: found.logs / f"{name}.log" for name in [*ROLES, "supervisor"]}
+    places |= {name: found.stack / name / f"{name}.log" for name in ("kafka", "cassandra", "redis")}
+    if role not in places:
+        fail(f"no process is called {role}; there are {', '.join(places)}", 2)
+    if not places[role].exists():
+        fail(f"{role} has not written anything yet", 1)
+    try:
+        show_log(places[role], follow=follow)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+def show_log(log: Path, *, follow: bool) -> None:
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        sys.stdout.writelines(deque(lines, LAST_LINES))
+        while follow:
+            if lines.tell() > log.stat().st_size:  # the supervisor cut it
+                lines.seek(0)
+            sys.stdout.write(lines.read())
+            sys.stdout.flush()
+            time.sleep(FOLLOW_S)
+
+
+@app.command(epilog=examples("run api", "run commands"))
+def run(role: Annotated[str, typer.Argument(help=" | ".join(ROLES))]) -> None:
+    """Run one role in the foreground until Ctrl-C or SIGTERM, as a container would.
+
+    Addresses come from the environment, else from the Daybook that is up.
+    """
+    from ops.roles import run as run_role
+
+    if role not in ROLES:
+        fail(f"no role is called {role}; there are {', '.join(ROLES)}", 2)
+    supervised = LIFELINE in os.environ
+    if not supervised and _is_supervised(role):
+        fail(f"{role} runs here already, under the supervisor; ./daybook status shows it", 2)
+    found = here()
+    given = {name: value for name, value in os.environ.items() if name.startswith("DAYBOOK_")}
+    os.environ.update({**found.environment(role), **given})
+    Path(os.environ["DAYBOOK_STATE"]).mkdir(parents=True, exist_ok=True)
+    found.run.mkdir(parents=True, exist_ok=True)
+    try:
+        run_role(role)
+    except RoleMissing as missing:
+        fail(f"{role} cannot run: {missing}", 2)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _is_supervised(role: str) -> bool:
+    from ops.running import running_supervisor
+    from ops.supervisor import read_report
+
+    found = here()
+    report = read_report(found.run)
+    return bool(report and running_supervisor(found) and any(each.name == role for each in report.roles))
+
+
+@app.command(epilog=examples("check"))
+def check() -> None:
+    """Check the code: lint, format, types, and the walls between the rooms."""
+    checks = (
+        ("lint", ["ruff", "check", "."]),
+        ("format", ["ruff", "format", "--check", "."]),
+        ("types", ["mypy"]),
+        ("walls", ["pytest", "-q", "tests/test_walls.py"]),
+    )
+    failed = [name for name, tool in checks if _tool(name, tool) != 0]
+    if failed:
+        fail(f"not well: {', '.join(failed)}", 1)
+    say("all is well")
+
+
+@app.command(
+    epilog=examples("test", "test tests/commands", "test -k reserving -x"),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def test(ctx: typer.Context) -> None:
+    """Run the tests; arguments go to pytest."""
+    raise typer.Exit(_tool("tests", ["pytest", *ctx.args]))
+
+
+def _tool(name: str, argv: list[str]) -> int:
+    """Runs a tool of our virtualenv in the repository, in view; returns its exit code."""
+    say(f"daybook: {name}")
+    return subprocess.run([sys.executable, "-m", *argv], cwd=settings.REPOSITORY, check=False).returncode
+
+
+def add_verb(verb: str, asked_for: str) -> None:
+    """A verb of another room: imported when it is asked for, else one line for `--help`."""
+    target, line = ELSEWHERE[verb]
+    if verb != asked_for:
+        app.command(verb, help=line)(lambda: None)
+        return
+    module, _, name = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        sys.exit(f"daybook: {verb} is not built yet")
+    if isinstance(found, typer.Typer):
+        app.add_typer(found, name=verb, help=line)
+    else:
+        app.command(verb)(found)
 
 
 def main() -> None:
-    app()
+    """A verb is interrupted by SIGTERM as by Ctrl-C; `run` leaves that to its role, which sets its own."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    asked_for = sys.argv[1] if len(sys.argv) > 1 else ""
+    for verb in ELSEWHERE:
+        add_verb(verb, asked_for)
+    app(prog_name="./daybook")

@@ -109,7 +109,7 @@ def _format_kafka(tool: list[str], properties: Path, home: Home) -> None:
     if processes.wait_until_gone([formatting], START_WITHIN_S):
         processes.stop([formatting], 1.0)
     if not (home.data / "meta.properties").exists():
-        raise StackFailed(f"kafka's storage could not be formatted:\n{_last_words(home.root / 'format.out')}")
+        raise StackFailed(f"kafka's storage could not be formatted:\n{last_words(home.root / 'format.out')}")
 
 
 def cassandra_command(home: Home, jars: Path, progress: Progress) -> list[str]:
@@ -148,7 +148,7 @@ def kafka_answers(address: str) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    if not _accepts(address):
+    if not accepts(address):
         return False
     try:
         return bool(AdminClient({"bootstrap.servers": address}).list_topics(timeout=PROBE_S).brokers)
@@ -165,7 +165,7 @@ def redis_answers(address: str) -> bool:
     return _ask(address, b"PING\r\n").startswith(b"+PONG")
 
 
-def _accepts(address: str) -> bool:
+def accepts(address: str) -> bool:
     with suppress(OSError), _connect(address):
         return True
     return False
@@ -258,9 +258,7 @@ class LocalStack:
         started = self._spawn(home, argv)
         while not server.answers(home.address):
             if not processes.alive(started):
-                raise StackFailed(
-                    f"{home.name} ended while starting:\n{_last_words(home.log, _output(home))}"
-                )
+                raise StackFailed(f"{home.name} ended while starting:\n{last_words(home.log, _output(home))}")
             if time.monotonic() > deadline:
                 raise StackFailed(f"{home.name} does not answer after {START_WITHIN_S:.0f} s; see {home.log}")
             if given_up.wait(0.1):
@@ -319,8 +317,8 @@ def _choose_ports(root: Path, name: str) -> dict[str, int]:
     """The ports of the last time where they are free, else others; kept for the next time."""
     wanted = SERVERS[name].ports
     ports = _read_ports(root, name)
-    if set(ports) != set(wanted) or not all(_free(port) for port in ports.values()):
-        ports = dict(zip(wanted, _free_ports(len(wanted)), strict=True))
+    if set(ports) != set(wanted) or not all(is_free(port) for port in ports.values()):
+        ports = dict(zip(wanted, free_ports(len(wanted)), strict=True))
     file = _ports_file(root, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{key}={port}\n" for key, port in ports.items()), "utf-8")
@@ -339,18 +337,18 @@ def _ports_file(root: Path, name: str) -> Path:
     return root / name / "ports"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Chosen at random, so that two stacks that start at once hardly choose the same."""
     found: list[int] = []
     for port in random.sample(PORTS, k=1000):
         if len(found) == count:
             break
-        if _free(port):
+        if is_free(port):
             found.append(port)
     return found
 
 
-def _free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a server does too
         try:
@@ -364,6 +362,6 @@ def _output(home: Home) -> Path:
     return home.root / f"{home.name}.out"
 
 
-def _last_words(*logs: Path, lines: int = 12) -> str:
+def last_words(*logs: Path, lines: int = 12) -> str:
     texts = (log.read_text("utf-8", errors="replace").splitlines()[-lines:] for log in logs if log.exists())
     return "\n".join(line for text in texts for line in text)

@@ -14,7 +14,7 @@ import psutil
 SAME_BIRTH_S = 1.0
 POLL_S = 0.02
 
-# Our own children, until they are reaped: nobody else will.
+# Our own children, until their pid is someone else's: only we can reap them.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -28,12 +28,15 @@ class Started:
 
 
 def start(
-    name: str, argv: Sequence[str], log: Path, *, cwd: Path, env: Mapping[str, str] | None = None
+    name: str,
+    argv: Sequence[str],
+    log: Path,
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Started:
-    """Starts a process that outlives us and our terminal; what it prints is appended to `log`.
-
-    Its pid is read back with its birth at once, while it cannot have been reaped.
-    """
+    """Starts a process that outlives us and our terminal; what it prints is appended to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -43,10 +46,17 @@ def start(
             stderr=output,
             cwd=cwd,
             env=env,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
     _children[process.pid] = process
     return identify(name, process.pid)
+
+
+def exit_code(started: Started) -> int | None:
+    """How our own child ended (negative: by that signal); None while it runs."""
+    child = _children.get(started.pid)
+    return child.poll() if child else None
 
 
 def identify(name: str, pid: int) -> Started:
@@ -56,10 +66,7 @@ def identify(name: str, pid: int) -> Started:
 def alive(started: Started) -> bool:
     """Whether that very process still runs. A zombie does not, unless it is one whose other threads still end."""
     if child := _children.get(started.pid):
-        if child.poll() is None:
-            return True
-        del _children[started.pid]
-        return False
+        return child.poll() is None
     if not (process := _same(started)):
         return False
     with suppress(psutil.NoSuchProcess):

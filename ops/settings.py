@@ -26,6 +26,7 @@ class Settings:
     redis: str
     api: str
     provider: str
+    keyspace: str
     topic_prefix: str
     partitions: int
 
@@ -63,6 +64,7 @@ class Settings:
             "DAYBOOK_API": self.api,
             "DAYBOOK_PROVIDER": self.provider,
             "DAYBOOK_JWKS": str(self.jwks),
+            "DAYBOOK_KEYSPACE": self.keyspace,
             "DAYBOOK_TOPIC_PREFIX": self.topic_prefix,
             "DAYBOOK_PARTITIONS": str(self.partitions),
             "DAYBOOK_STATE": str(self.state(role)),
@@ -86,6 +88,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         redis=elsewhere.get("redis", ""),
         api=environ.get("DAYBOOK_API") or API,
         provider=environ.get("DAYBOOK_PROVIDER") or PROVIDER,
+        keyspace=environ.get("DAYBOOK_KEYSPACE") or "daybook",
         topic_prefix=environ.get("DAYBOOK_TOPIC_PREFIX") or "daybook",
         partitions=int(environ.get("DAYBOOK_PARTITIONS") or 2),
     )

@@ -38,7 +38,7 @@ def test_all_three_servers_answer_where_the_stack_says(stack: Addresses) -> None
 
 
 def test_nobody_answers_where_nobody_listens() -> None:
-    nobody = f"127.0.0.1:{local_stack._free_ports(1)[0]}"
+    nobody = f"127.0.0.1:{local_stack.free_ports(1)[0]}"
     assert not local_stack.kafka_answers(nobody)
     assert not local_stack.cassandra_answers(nobody)
     assert not local_stack.redis_answers(nobody)
@@ -106,7 +106,7 @@ def test_a_server_that_ends_while_starting_is_named_with_its_last_words(
 
 
 def test_a_server_elsewhere_that_does_not_answer_stops_the_start(tmp_path: Path) -> None:
-    nobody = f"127.0.0.1:{local_stack._free_ports(1)[0]}"
+    nobody = f"127.0.0.1:{local_stack.free_ports(1)[0]}"
     with pytest.raises(StackFailed, match="address given by the environment"):
         LocalStack(tmp_path, dict.fromkeys(local_stack.SERVERS, nobody)).start(silent)
 

@@ -1,0 +1,68 @@
+"""The roles of Daybook: each a process with one job, that dies with its supervisor."""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+LIFELINE = "DAYBOOK_LIFELINE"
+PR_SET_PDEATHSIG = 1
+
+# In the order in which `up` starts them. Each main takes no argument: a role reads DAYBOOK_* and nothing else.
+ROLES: Mapping[str, str] = MappingProxyType(
+    {
+        "sandbox": "ops.payment_sandbox.server:main",
+        "commands": "streams.command_worker:main",
+        "projections": "streams.projection_agents:main",
+        "sagas": "streams.saga_agents:main",
+        "payments": "streams.payment_agent:main",
+        "api": "api.main:main",
+    }
+)
+
+
+class RoleMissing(Exception):
+    """The role's code is not there."""
+
+
+def run(role: str) -> None:
+    """Runs the role here, until SIGTERM or Ctrl-C."""
+    die_with_supervisor()
+    main_of(ROLES[role])()
+
+
+def main_of(target: str) -> Callable[[], None]:
+    """The function that `module:function` names; RoleMissing when there is none."""
+    name, _, function = target.partition(":")
+    try:
+        main: Callable[[], None] = getattr(importlib.import_module(name), function)
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise  # something that the role itself needs
+        raise RoleMissing(f"{name} does not exist") from error
+    except AttributeError as error:
+        raise RoleMissing(f"{name} has no {function}") from error
+    return main
+
+
+def die_with_supervisor() -> None:
+    """Ties this process's life to its supervisor's, if it has one.
+
+    The supervisor holds the other end of a pipe, which the kernel closes however the supervisor ends; Linux's own
+    signal comes on top, since it also ends a process that is frozen. What is cut off in the middle is recovered as
+    after any crash.
+    """
+    if not (lifeline := os.environ.pop(LIFELINE, "")):
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_await_end_of, args=[int(lifeline)], name="lifeline", daemon=True).start()
+
+
+def _await_end_of(lifeline: int) -> None:
+    os.read(lifeline, 1)  # nothing is ever written: this returns when the other end is closed
+    os._exit(1)

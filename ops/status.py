@@ -1,0 +1,181 @@
+"""How every process of one Daybook is: what the supervisor says, what each role says of itself, what the kernel says.
+
+A role says how it is in `$DAYBOOK_RUN/{role}.json` (streams/role_status.py writes it).
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ops.local_stack import SERVERS, LocalStack, accepts
+from ops.processes import Started, alive
+from ops.settings import Settings
+from ops.supervisor import Report, RoleState, read_report
+
+CPU_SAMPLE_S = 0.3
+MICROS_PER_S = 1e6
+SILENT_AFTER_S = 30.0
+SERVING = frozenset({"ready", "degraded"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One process. `cpu_percent` is of one core, over a short sample; `None` is what nobody knows."""
+
+    name: str
+    health: str
+    pid: int | None = None
+    address: str = ""
+    rss_mb: float | None = None
+    cpu_percent: float | None = None
+    cpu_s: float | None = None
+    restarts: int | None = None
+    lag_events: int | None = None
+    lag_s: float | None = None
+    transactions_per_s: float | None = None
+    partitions_per_transaction: float | None = None
+    detail: str = ""
+
+
+# What a process costs, by pid, under the names that a row has for it.
+Costs = Mapping[int | None, Mapping[str, Any]]
+
+NUMBERS_OF_A_ROLE = ("lag_events", "lag_s", "transactions_per_s", "partitions_per_transaction")
+
+
+def survey(settings: Settings, stack: LocalStack) -> list[Row]:
+    """Every process: servers, supervisor, roles. Takes `CPU_SAMPLE_S`."""
+    report = read_report(settings.run)
+    servers = {started.name: started for started in stack.running()}
+    roles = report.roles if report and alive(report.supervisor) else []
+    pids = [started.pid for started in servers.values()] + [role.pid for role in roles if role.pid]
+    costs = _costs([*pids, report.supervisor.pid] if report else pids)
+    return [
+        *_server_rows(settings, servers, costs),
+        _supervisor_row(report, costs),
+        *(_role_row(settings, role, costs) for role in roles),
+    ]
+
+
+def _server_rows(settings: Settings, servers: Mapping[str, Started], costs: Costs) -> Iterator[Row]:
+    for name, server in SERVERS.items():
+        address: str = getattr(settings, name)
+        healthy = bool(address) and server.answers(address)
+        started = servers.get(name)
+        health = "ready" if healthy else "not answering" if started else "stopped"
+        pid = started.pid if started else None
+        detail = "elsewhere" if healthy and not started else ""
+        yield Row(name, health, pid, address, detail=detail, **costs.get(pid, {}))
+
+
+def _supervisor_row(report: Report | None, costs: Costs) -> Row:
+    if report is None:
+        return Row("supervisor", "stopped")
+    if not alive(report.supervisor):
+        return Row("supervisor", "died", detail="./daybook up starts it again")
+    return Row("supervisor", "ready", report.supervisor.pid, **costs.get(report.supervisor.pid, {}))
+
+
+def _role_row(settings: Settings, role: RoleState, costs: Costs) -> Row:
+    said = role_report(settings.run, role)
+    numbers = {name: said.get(name) for name in NUMBERS_OF_A_ROLE}
+    detail = str(said.get("detail", "")) or (
+        f"last exit {role.last_exit}" if role.last_exit is not None else ""
+    )
+    return Row(
+        role.name,
+        role_health(settings, role, time.time()),
+        role.pid,
+        role_address(settings, role.name),
+        restarts=role.restarts,
+        detail=detail,
+        **numbers,
+        **costs.get(role.pid, {}),
+    )
+
+
+def role_address(settings: Settings, role: str) -> str:
+    """Where a role listens, as host:port, if it does."""
+    provider = settings.provider.removeprefix("http://").rstrip("/")
+    return {"api": settings.api, "sandbox": provider}.get(role, "")
+
+
+def role_health(settings: Settings, role: RoleState, now: float) -> str:
+    """ready, starting, silent (its report is old), what it says of itself, or what the supervisor says of it."""
+    if role.state != "running":
+        return role.state
+    said = role_report(settings.run, role)
+    address = role_address(settings, role.name)
+    if not (accepts(address) if address else said):
+        return "starting"
+    if said and now - said["at"] / MICROS_PER_S > SILENT_AFTER_S:
+        return "silent"
+    word = str(said.get("health", "ok"))
+    return "ready" if word == "ok" else word
+
+
+def role_report(run: Path, role: RoleState) -> dict[str, Any]:
+    """What the role's present process wrote of itself; nothing when it has not, or its predecessor has."""
+    with suppress(FileNotFoundError, json.JSONDecodeError):
+        said = json.loads((run / f"{role.name}.json").read_text("utf-8"))
+        if isinstance(said, dict) and said.get("pid") == role.pid:
+            return said
+    return {}
+
+
+def _costs(pids: Iterable[int]) -> Costs:
+    """Memory and CPU of each process with its children, the share of a core over a short sample."""
+    trees = {pid: _tree(pid) for pid in pids}
+    before = {pid: _cpu_s(tree) for pid, tree in trees.items()}
+    time.sleep(CPU_SAMPLE_S)
+    return {
+        pid: {
+            "rss_mb": round(sum(_rss(process) for process in tree) / 1e6, 1),
+            "cpu_s": round(now := _cpu_s(tree), 2),
+            "cpu_percent": round(100 * (now - before[pid]) / CPU_SAMPLE_S, 1),
+        }
+        for pid, tree in trees.items()
+    }
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def _cpu_s(tree: Iterable[psutil.Process]) -> float:
+    total = 0.0
+    for process in tree:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def _rss(process: psutil.Process) -> int:
+    with suppress(psutil.NoSuchProcess):
+        return int(process.memory_info().rss)
+    return 0
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows as text, columns that nobody filled left out."""
+    lines = [{field.name: _cell(getattr(row, field.name)) for field in fields(Row)} for row in rows]
+    shown = [name for name in lines[0] if any(line[name] for line in lines)]
+    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in shown}
+    heading = {name: name for name in shown}
+    return "\n".join(
+        "  ".join(line[name].ljust(widths[name]) for name in shown).rstrip() for line in [heading, *lines]
+    )
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
