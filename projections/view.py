@@ -1,8 +1,10 @@
 """What a view is: documents folded from streams by a pure function, and a position kept beside them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+import orjson
 
 from schemas.codec import Decoded
 from schemas.topics import Topics
@@ -49,6 +51,157 @@ class Poison:
     stream: str
     offset: int
     reason: str
+
+
+class Document(Protocol):
+    """What a view knows of one stream, as of `version` (1 is the stream's first event)."""
+
+    @property
+    def version(self) -> int: ...
+
+
+D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a view folds: an event (`Decoded[EventMeta]`) or a decision, as the `version`-th of its stream."""
+
+    stream: str
+    version: int
+    what: Any
+
+
+def event_in(message: Decoded[Any]) -> Iterable[Fact]:
+    """The one fact that an event's record is."""
+    return (Fact(message.meta.stream, message.meta.version, message),)
+
+
+@dataclass(frozen=True)
+class View(Generic[D]):
+    """A read model: one document for each stream `kind/…`, folded by the pure function `evolve(document, fact)`.
+
+    It reads the topics `source` of its `aggregates`; in one store a topic feeds one view. Raise `version` when the
+    shape or `evolve` changes: the new code then builds documents of its own beside those of the old. `weigh` is
+    roughly how many 400 bytes a document takes in memory.
+    """
+
+    name: str
+    version: int
+    kind: str
+    aggregates: tuple[str, ...]
+    evolve: Callable[[D | None, Any], D]
+    source: Literal["events", "decisions"] = "events"
+    facts: Callable[[Decoded[Any]], Iterable[Fact]] = event_in
+    weigh: Callable[[D], int] = lambda _document: 1
+
+    @property
+    def title(self) -> str:
+        """The name under which its generations and positions are kept."""
+        return f"{self.name}_v{self.version}"
+
+    def topics(self, topics: Topics) -> list[str]:
+        name = topics.events if self.source == "events" else topics.decisions
+        return [name(aggregate) for aggregate in self.aggregates]
+
+    def reads(self, topic: str) -> bool:
+        source, aggregate = topic.split(".")[-2:]
+        return source == self.source and aggregate in self.aggregates
+
+
+class UnexpectedFact(Exception):
+    """No history of this kind of stream contains such a fact at this place."""
+
+
+def existing(document: D | None) -> D:
+    """The document that an event presupposes; the first event of a stream is the one that creates it."""
+    if document is None:
+        raise UnexpectedFact("the stream does not begin with its creation")
+    return document
+
+
+Step: TypeAlias = Callable[[Any, Fact], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A fact, and the offset of the record that says it."""
+
+    offset: int
+    fact: Fact
+
+
+def offered(view: View[Any], records: Iterable[Recorded]) -> tuple[list[Offered], list[Poison]]:
+    """The facts in records; poison is what is no fact of this view's streams at all."""
+    facts: list[Offered] = []
+    poisons: list[Poison] = []
+    for record in records:
+        try:
+            facts.extend(Offered(record.offset, fact) for fact in _facts_of(view, record.message))
+        except Exception as error:  # noqa: BLE001  # whatever lies on the topic, the partition goes on
+            stream = getattr(record.message.meta, "stream", "")
+            poisons.append(Poison(stream, record.offset, f"{type(error).__name__}: {error}"))
+    return facts, poisons
+
+
+def _facts_of(view: View[Any], message: Decoded[Any]) -> list[Fact]:
+    facts = list(view.facts(message))
+    for fact in facts:
+        if not fact.stream.startswith(view.kind + "/"):
+            raise UnexpectedFact(f"{fact.stream} is no {view.kind}")
+    return facts
+
+
+def fold(
+    view: View[D], documents: MutableMapping[str, D], facts: Iterable[Offered], step: Step | None = None
+) -> list[Poison]:
+    """Fold facts into `documents`, by stream; `step(document before, fact)` hears of each that is new.
+
+    What a document has seen is passed over. A gap in the versions, or a fact that `evolve` does not understand,
+    is poison, and so is all that follows it in its stream.
+    """
+    poisons: list[Poison] = []
+    parked: set[str] = set()
+    for one in facts:
+        fact = one.fact
+        before = documents.get(fact.stream)
+        seen = before.version if before is not None else 0
+        if fact.version <= seen:
+            continue
+        if fact.stream in parked:
+            poisons.append(Poison(fact.stream, one.offset, "it follows one that was not applied"))
+            continue
+        try:
+            _no_gap(seen, fact.version)
+            documents[fact.stream] = view.evolve(before, fact.what)
+        except Exception as error:  # noqa: BLE001  # evolve is pure: what it trips over is the fact
+            parked.add(fact.stream)
+            poisons.append(Poison(fact.stream, one.offset, f"{type(error).__name__}: {error}"))
+        else:
+            if step is not None:
+                step(before, fact)
+    return poisons
+
+
+def _no_gap(seen: int, version: int) -> None:
+    if version != seen + 1:
+        raise UnexpectedFact(f"version {version} follows {seen}")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """JSON as it was stored, ready to be sent; `version` is the stream's, 0 for pages made of many."""
+
+    body: bytes
+    version: int = 0
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.version}"'
+
+    def document(self) -> dict[str, Any]:
+        parsed: dict[str, Any] = orjson.loads(self.body)
+        return parsed
 
 
 class StoreUnavailable(Exception):  # it is no error of ours: the same batch may be applied again

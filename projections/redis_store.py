@@ -1,0 +1,444 @@
+"""Views in Redis: each document is one key, JSON behind its version, and only a newer version replaces it."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+import orjson
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from projections.receipt import caught_up, of_kinds
+from projections.store import Folded, FoldingStore, Stand
+from projections.view import Batch, D, Served, StoreUnavailable, View
+from schemas.values import Position
+
+Client: TypeAlias = Any
+"""redis-py's types say `bytes | str`, and now or awaitable, whatever the settings; ours are bytes, awaited."""
+
+COMMANDS_MAX = 512
+"""So many commands go into one pipeline."""
+
+_PUT = """
+local stored = redis.call('GETRANGE', KEYS[1], 0, 19)
+local seen = tonumber(string.match(stored, '^%d+'))
+if seen and seen >= tonumber(ARGV[1]) then return 0 end
+if ARGV[3] then redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2], 'PXAT', ARGV[3])
+else redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2]) end
+return 1
+"""
+"""KEYS: document. ARGV: version, JSON, and maybe the millisecond at which it expires."""
+
+_MARK = """
+local seen = redis.call('HGET', KEYS[2], ARGV[1])
+if seen and tonumber(seen) >= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1])
+else redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end
+return 1
+"""
+"""KEYS: index, versions of its members. ARGV: member, version, score (empty: it is no member any more)."""
+
+_STAND = """
+local live = redis.call('GET', KEYS[1]) or '1'
+local generation = ARGV[1] == '' and live or ARGV[1]
+return {generation, redis.call('HGET', KEYS[2], generation .. '/' .. ARGV[2]) or '0'}
+"""
+"""KEYS: live generation, positions. ARGV: generation (empty: the live one), partition. Returns both numbers."""
+
+_ADVANCE = """
+local live = redis.call('GET', KEYS[1]) or '1'
+local generation = ARGV[1] == '' and live or ARGV[1]
+local field = generation .. '/' .. ARGV[2]
+local at = redis.call('HGET', KEYS[2], field) or '0'
+if generation == ARGV[3] and at == ARGV[4] then
+  redis.call('HSET', KEYS[2], field, ARGV[5])
+  at = ARGV[5]
+end
+return {generation, at}
+"""
+"""As _STAND; then the generation that was written, the offset expected and the next. Sets it if both still hold."""
+
+_SWITCH = """
+local live = redis.call('GET', KEYS[1]) or '1'
+for i = 2, #ARGV do
+  local old = tonumber(redis.call('HGET', KEYS[2], live .. '/' .. ARGV[i]) or '0')
+  local new = tonumber(redis.call('HGET', KEYS[2], ARGV[1] .. '/' .. ARGV[i]) or '0')
+  if new < old then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+"""KEYS as above. ARGV: the next generation, then every partition: it goes live unless it is behind in one."""
+
+_SCRIPTS = {"put": _PUT, "mark": _MARK, "stand": _STAND, "advance": _ADVANCE, "switch": _SWITCH}
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """`address` is host:port; every key begins with `prefix`."""
+
+    address: str
+    prefix: str = "daybook"
+    timeout_s: float = 5.0
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        return cls(
+            os.environ.get("DAYBOOK_REDIS", "127.0.0.1:6379"),
+            os.environ.get("DAYBOOK_TOPIC_PREFIX", "daybook"),
+        )
+
+    def connect(self) -> Client:
+        host, _, port = self.address.rpartition(":")
+        return Redis(
+            host=host,
+            port=int(port),
+            protocol=2,
+            socket_timeout=self.timeout_s,
+            socket_connect_timeout=self.timeout_s,
+            max_connections=64,
+            retry=Retry(
+                NoBackoff(), 1
+            ),  # a restarted server costs one broken connection, not one failed call
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """`member` stands in an index under `score`; no score: it does not stand there any more."""
+
+    index: str
+    member: str
+    score: float | None
+
+
+def no_marks(_before: Any | None, _after: Any) -> Iterable[Mark]:
+    return ()
+
+
+@dataclass(frozen=True)
+class RedisView(View[D]):
+    """A view of JSON documents. `marks` says how documents stand in its indexes, given the stored one and the next;
+    `expires_at` when a document is forgotten (micros; None: never).
+    """
+
+    dump: Callable[[D], bytes] = orjson.dumps
+    load: Callable[[bytes], D] = orjson.loads
+    marks: Callable[[D | None, D], Iterable[Mark]] = no_marks
+    expires_at: Callable[[D], int | None] = lambda _document: None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names under which one generation of a view lies. What one script touches shares a hash tag."""
+
+    prefix: str
+    view: View[Any]
+    generation: int
+
+    @property
+    def live(self) -> str:
+        return f"{self.prefix}:{{{self.view.title}}}:live"
+
+    @property
+    def positions(self) -> str:
+        return f"{self.prefix}:{{{self.view.title}}}:positions"
+
+    @property
+    def all(self) -> str:
+        return f"{self.prefix}:{self.view.title}:{self.generation}:"
+
+    def document(self, stream: str) -> str:
+        return f"{self.all}{{{stream.partition('/')[2]}}}"
+
+    def index(self, index: str) -> str:
+        return f"{self.all}index:{{{index}}}"
+
+    def index_versions(self, index: str) -> str:
+        return f"{self.index(index)}:versions"
+
+
+class _Scripts:
+    """Runs pipelines of scripts by their hash, and loads them where the server does not know them (any more)."""
+
+    def __init__(self, redis: Client) -> None:
+        self._redis = redis
+        self._hashes: dict[str, str] = {}
+
+    async def run(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """The results of (script, keys, arguments), in order; raises StoreUnavailable if any of them failed."""
+        async with answering():
+            try:
+                return await self._run(calls)
+            except NoScriptError:
+                self._hashes.clear()
+                return await self._run(calls)  # each script is idempotent, so what had run may run again
+
+    async def _run(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Any]]]) -> list[Any]:
+        if not self._hashes:
+            self._hashes = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
+        results: list[Any] = []
+        for chunk in chunks(calls, COMMANDS_MAX):
+            pipeline = self._redis.pipeline(transaction=False)
+            for script, keys, arguments in chunk:
+                pipeline.evalsha(self._hashes[script], len(keys), *keys, *arguments)
+            results += await pipeline.execute()
+        return results
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[None]:
+    """Whatever Redis may say instead of an answer (down, loading, out of memory) is StoreUnavailable."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"redis: {error}") from error
+
+
+class RedisStore(FoldingStore[RedisView[Any]]):
+    """The views of this store, written; see `store.FoldingStore`."""
+
+    name = "redis"
+
+    def __init__(
+        self, settings: RedisSettings, views: Sequence[RedisView[Any]], pinned: int | None = None
+    ) -> None:
+        super().__init__(views, pinned)
+        self._prefix = settings.prefix
+        self._redis = settings.connect()
+        self._scripts = _Scripts(self._redis)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def _stand(self, view: RedisView[Any], topic: str, partition: int) -> Stand:
+        arguments = (self._pinned or "", f"{topic}/{partition}")
+        ((generation, at),) = await self._scripts.run([("stand", self._position_keys(view), arguments)])
+        return Stand(int(generation), int(at))
+
+    async def _advance(self, view: RedisView[Any], generation: int, batch: Batch) -> Stand:
+        field = f"{batch.topic}/{batch.partition}"
+        arguments = (self._pinned or "", field, generation, batch.expected, batch.next)
+        ((now, at),) = await self._scripts.run([("advance", self._position_keys(view), arguments)])
+        return Stand(int(now), int(at))
+
+    async def _load(self, view: RedisView[Any], generation: int, streams: Sequence[str]) -> dict[str, Any]:
+        keys = Keys(self._prefix, view, generation)
+        values = await fetch(self._redis, [keys.document(stream) for stream in streams])
+        return {
+            stream: value and view.load(value.partition(b"\n")[2])
+            for stream, value in zip(streams, values, strict=True)
+        }
+
+    async def _write(self, view: RedisView[Any], generation: int, folded: Folded) -> None:
+        """Indexes first: once a document is there, nobody looks again at what it stood in before."""
+        keys = Keys(self._prefix, view, generation)
+        marks = [
+            ("mark", (keys.index(mark.index), keys.index_versions(mark.index)), _mark_arguments(mark, after))
+            for stream, after in folded.after.items()
+            for mark in view.marks(folded.before[stream], after)
+        ]
+        documents = [
+            ("put", (keys.document(stream),), _put_arguments(view, after))
+            for stream, after in folded.after.items()
+        ]
+        await self._scripts.run([*marks, *documents])
+
+    def _position_keys(self, view: RedisView[Any]) -> tuple[str, str]:
+        keys = Keys(self._prefix, view, 0)
+        return keys.live, keys.positions
+
+    # What a rebuild needs beside a store (`rebuild.Rebuildable`).
+
+    async def live(self, view: RedisView[Any]) -> int:
+        async with answering():
+            return int(await self._redis.get(Keys(self._prefix, view, 0).live) or 1)
+
+    async def prepare(self, view: RedisView[Any], generation: int) -> None:
+        """Nothing to lay out: keys come into being as they are written."""
+
+    async def rows(self, view: RedisView[Any], generation: int) -> AsyncIterator[tuple[str, bytes]]:
+        """Every key of a generation, without its prefix, and what it holds."""
+        keys = Keys(self._prefix, view, generation)
+        async with answering():
+            async for chunk in self._names(keys.all):
+                documents = [name for name in chunk if not _is_index(name, keys)]
+                values = await fetch(self._redis, documents)
+                for name, value in zip(documents, values, strict=True):
+                    if value is not None:  # it may have expired between the two
+                        yield name.removeprefix(keys.all), value
+                for name in set(chunk) - set(documents):
+                    if not name.endswith(":versions"):
+                        async for row in self._index_rows(name, keys):
+                            yield row
+
+    async def _names(self, prefix: str) -> AsyncIterator[list[str]]:
+        """The keys below a prefix; a scan may name one twice."""
+        cursor, pattern = 0, _literally(prefix) + "*"
+        while True:
+            cursor, found = await self._redis.scan(cursor, match=pattern, count=COMMANDS_MAX)
+            yield [name.decode() for name in found]
+            if cursor == 0:
+                return
+
+    async def _index_rows(self, name: str, keys: Keys) -> AsyncIterator[tuple[str, bytes]]:
+        members = await self._redis.zrange(name, 0, -1, withscores=True)
+        for member, score in members:
+            yield f"{name.removeprefix(keys.all)} {member.decode()}", repr(float(score)).encode()
+
+    def rows_of(self, view: RedisView[Any], folded: Folded) -> Iterable[tuple[str, bytes | None]]:
+        """The rows that this fold should have left; None: none of that name."""
+        keys = Keys("", view, 0)
+        for stream, after in folded.after.items():
+            yield keys.document(stream).removeprefix(keys.all), _value(view, after)
+            for mark in view.marks(folded.before[stream], after):
+                name = f"{keys.index(mark.index).removeprefix(keys.all)} {mark.member}"
+                yield name, None if mark.score is None else repr(float(mark.score)).encode()
+
+    async def switch(
+        self, view: RedisView[Any], generation: int, partitions: Iterable[tuple[str, int]]
+    ) -> bool:
+        """Make a generation the live one, in one step, unless it is behind in any partition."""
+        fields = [f"{topic}/{partition}" for topic, partition in partitions]
+        (done,) = await self._scripts.run([("switch", self._position_keys(view), (generation, *fields))])
+        return bool(done)
+
+    async def drop(self, view: RedisView[Any], generation: int) -> None:
+        """Forget a generation that is not live (any more)."""
+        keys = Keys(self._prefix, view, generation)
+        async with answering():
+            async for names in self._names(keys.all):
+                if names:
+                    await self._redis.unlink(*names)
+            fields = await self._redis.hkeys(keys.positions)
+            if stale := [f for f in fields if f.startswith(f"{generation}/".encode())]:
+                await self._redis.hdel(keys.positions, *stale)
+
+
+class RedisReader:
+    """The views of this store, read.
+
+    Which generation is live is asked with each read, in the same round trip: it seldom changes.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._prefix = settings.prefix
+        self._redis = settings.connect()
+        self._live: dict[str, int] = {}
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable."""
+        async with answering():
+            await self._redis.ping()
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def documents(self, view: RedisView[Any], streams: Sequence[str]) -> list[Served | None]:
+        def read(pipeline: Client, keys: Keys) -> None:
+            for stream in streams:
+                pipeline.get(keys.document(stream))
+
+        return [_served(value) for value in await self._read(view, read)]
+
+    async def document(self, view: RedisView[Any], stream: str) -> Served | None:
+        (served,) = await self.documents(view, [stream])
+        return served
+
+    async def members(
+        self, view: RedisView[Any], index: str, start: int, count: int, *, best_first: bool = False
+    ) -> tuple[list[str], int]:
+        """`count` members of an index from the `start`-th (from 0) on, and how many there are."""
+
+        def read(pipeline: Client, keys: Keys) -> None:
+            pipeline.zrange(keys.index(index), start, start + count - 1, desc=best_first)
+            pipeline.zcard(keys.index(index))
+
+        names, total = await self._read(view, read)
+        return [name.decode() for name in names], total
+
+    async def are_members(self, view: RedisView[Any], index: str, members: Sequence[str]) -> list[bool]:
+        if not members:
+            return []
+        (scores,) = await self._read(view, lambda p, keys: p.zmscore(keys.index(index), members))
+        return [score is not None for score in scores]
+
+    async def caught_up(self, after: Sequence[Position], *views: RedisView[Any]) -> None:
+        """Return once these views have seen the receipt; raises NotCaughtUp or ForeignReceipt."""
+        if not after:
+            return
+        ours = of_kinds(after, [view.kind for view in views])
+        for view in views:
+            await caught_up(
+                [position for position in ours if position.stream.startswith(view.kind + "/")],
+                lambda streams, view=view: self._versions(view, streams),  # type: ignore[misc]
+            )
+
+    async def _versions(self, view: RedisView[Any], streams: Sequence[str]) -> Mapping[str, int]:
+        served = await self.documents(view, streams)
+        return {stream: one.version if one else 0 for stream, one in zip(streams, served, strict=True)}
+
+    async def _read(self, view: RedisView[Any], read: Callable[[Client, Keys], Any]) -> list[Any]:
+        """The answers to `read`, all from the live generation; twice at most, where that has just changed."""
+        async with answering():
+            while True:
+                generation = self._live.get(view.title, 1)
+                keys = Keys(self._prefix, view, generation)
+                pipeline = self._redis.pipeline(transaction=False)
+                pipeline.get(keys.live)
+                read(pipeline, keys)
+                live, *answers = list(await pipeline.execute())
+                self._live[view.title] = int(live or 1)
+                if self._live[view.title] == generation:
+                    return answers
+
+
+async def fetch(redis: Client, names: Sequence[str]) -> list[bytes | None]:
+    """The values of keys, in one pipeline per so many; on a cluster they may lie anywhere, so no MGET."""
+    values: list[bytes | None] = []
+    async with answering():
+        for chunk in chunks(names, COMMANDS_MAX):
+            pipeline = redis.pipeline(transaction=False)
+            for name in chunk:
+                pipeline.get(name)
+            values += await pipeline.execute()
+    return values
+
+
+def _served(value: bytes | None) -> Served | None:
+    if value is None:
+        return None
+    version, _, body = value.partition(b"\n")
+    return Served(body, int(version))
+
+
+def _value(view: RedisView[Any], document: Any) -> bytes:
+    return b"%d\n%b" % (document.version, view.dump(document))
+
+
+def _put_arguments(view: RedisView[Any], document: Any) -> Sequence[Any]:
+    expires_at = view.expires_at(document)
+    forgotten = () if expires_at is None else (expires_at // 1000,)
+    return document.version, view.dump(document), *forgotten
+
+
+def _mark_arguments(mark: Mark, document: Any) -> Sequence[Any]:
+    return mark.member, document.version, "" if mark.score is None else mark.score
+
+
+def _is_index(name: str, keys: Keys) -> bool:
+    return name.startswith(keys.all + "index:")
+
+
+def _literally(text: str) -> str:
+    """The text as a pattern of SCAN that matches only itself."""
+    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
