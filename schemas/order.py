@@ -148,8 +148,6 @@ class ExpireOrder(OrderMessage):
 class RemindOrder(OrderMessage):
     """Sent by the order's deadline while anything is owed."""
 
-    attempt: int
-
 
 @dataclass(frozen=True)
 class ShipOrder(OrderMessage):
@@ -400,9 +398,8 @@ OrderEvent: TypeAlias = (
 
 # State: a small root, in which each line is one letter; many lines are in records of their own.
 
-Claim = Literal["-", "o", "r", "e", "a", "x", "d"]
-"""Of a line: - needs no stock, o asked and not answered, r reserved, e expired, a allocated, x refused,
-d released."""
+Claim = Literal["-", "x", "o", "r", "e", "a", "d"]
+"""Of a line: - needs no stock, x refused; or o asked, r reserved, e expired, a allocated, d done with."""
 
 Parcel = Literal["-", "?", "s"]
 """Of a line: - not asked to be shipped (or refused), ? asked and not answered, s shipped."""
