@@ -167,6 +167,14 @@ def run(role: Annotated[str, typer.Argument(help=" | ".join(ROLES))]) -> None:
         raise typer.Exit(130) from None
 
 
+@app.command(epilog=examples("prepare"))
+def prepare() -> None:
+    """Create keys, topics and tables on the servers that the environment names; `up` does it by itself."""
+    from ops.running import prepare as prepare_all
+
+    prepare_all(settings.from_environment(), say)
+
+
 def _is_supervised(role: str) -> bool:
     from ops.running import running_supervisor
     from ops.supervisor import read_report

@@ -4,6 +4,7 @@ A role says how it is in `$DAYBOOK_RUN/{role}.json` (streams/role_status.py writ
 """
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ import psutil
 
 from ops.local_stack import SERVERS, LocalStack, accepts
 from ops.processes import Started, alive
-from ops.settings import Settings
+from ops.settings import Settings, from_environment
 from ops.supervisor import Report, RoleState, read_report
 
 CPU_SAMPLE_S = 0.3
@@ -179,3 +180,19 @@ def table(rows: Iterable[Row]) -> str:
 
 def _cell(value: object) -> str:
     return "" if value is None else str(value)
+
+
+def serves(settings: Settings, role: str) -> bool:
+    """Whether the role that runs beside us, in a container of its own, is well; nobody supervises it there."""
+    with suppress(FileNotFoundError, json.JSONDecodeError):
+        pid = json.loads((settings.run / f"{role}.json").read_text("utf-8"))["pid"]
+        return psutil.pid_exists(pid) and _health_of(settings, role, pid) in SERVING
+    return _health_of(settings, role, None) in SERVING
+
+
+def _health_of(settings: Settings, role: str, pid: int | None) -> str:
+    return role_health(settings, RoleState(role, "running", pid, None, 0, None), time.time())
+
+
+if __name__ == "__main__":
+    sys.exit(0 if serves(from_environment(), sys.argv[1]) else 1)

@@ -97,6 +97,16 @@ def long_functions(source: str) -> list[str]:
     return [f"{name} ({length} lines)" for name, length in lengths.items() if length > LINES_OF_A_SCREEN]
 
 
+def silent_exceptions(source: str) -> list[str]:
+    """Lines that switch a lint rule off without naming it, or without a reason beside it."""
+    marked = [line for line in source.splitlines() if "# noqa" in line]
+    return [
+        line.strip()
+        for line in marked
+        if not re.search(r"# noqa: [A-Z]+\d+(, ?[A-Z]+\d+)*\W+\w+\W+\w+", line)
+    ]
+
+
 def opens_with_a_sentence(source: str) -> bool:
     """Whether the module's docstring opens with one sentence, in its first paragraph."""
     docstring = ast.get_docstring(parsed(source)) or ""
@@ -143,6 +153,12 @@ def test_every_function_fits_a_screen() -> None:
     assert long == {}
 
 
+def test_every_lint_exception_has_its_reason_beside_it() -> None:
+    others = [path for path in modules() if path != Path(__file__)]
+    silent = {named(path): found for path in others if (found := silent_exceptions(path.read_text("utf-8")))}
+    assert silent == {}
+
+
 @pytest.mark.parametrize("pattern", [MACHINE_PATHS, REGISTRY_HOSTS], ids=["machine", "registry"])
 def test_no_file_names_one_machine_or_a_registry(pattern: re.Pattern[str]) -> None:
     naming = {}
@@ -168,6 +184,8 @@ def test_a_planted_hole_in_a_wall_is_seen() -> None:
 def test_planted_bad_manners_are_seen() -> None:
     assert long_functions("def endless():\n" + "    pass\n" * 70) == ["endless (71 lines)"]
     assert long_functions("def short():\n" + "    pass\n" * 69) == []
+    assert silent_exceptions("x = 1  # noqa: E741") == ["x = 1  # noqa: E741"]
+    assert silent_exceptions("x = 1  # noqa: E741  # its name in the paper") == []
     assert not opens_with_a_sentence("import os")
     assert not opens_with_a_sentence('"""cart"""')
     assert opens_with_a_sentence('"""A cart: what a customer\nmeans to buy.\n\nMore of it"""')
