@@ -11,7 +11,7 @@ from commands.journal import Ends, LogDamagedError, Output, Partition, Received,
 from commands.rejections import CommandExpired, CommandReused, InternalError, Rejection, VersionConflict
 from commands.window import Window, ids_of, is_command_id
 from schemas.codec import Codec, Decoded, UndecodableError
-from schemas.decisions import Decided, Decisions
+from schemas.decisions import ALREADY, Decided, Decisions
 from schemas.language import AGGREGATES
 from schemas.letters import DeadLetter
 from schemas.meta import NO_HASH, CommandMeta, Micros, RecordMeta, derived_id
@@ -526,7 +526,7 @@ class _Batch:
             meta.reply_to,
             meta.fingerprint,
             "rejected" if rejection else accepted,
-            answer.status,
+            answer.status or ("" if events or rejection else ALREADY),
             answer.refused,
             rejection.as_rejected() if rejection else None,
             (*positions, *answer.positions),

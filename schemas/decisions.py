@@ -12,6 +12,10 @@ rejected: it has no effect."""
 RejectionKind = Literal["not_found", "conflict", "unprocessable", "precondition", "expired", "internal"]
 
 
+ALREADY = "already"
+"""The status of a command that was accepted and changed nothing, unless its decider has a word of its own."""
+
+
 @dataclass(frozen=True)
 class Rejected:
     """`type` names the rejection (`CartIsEmpty`), `kind` is what a caller may do about it."""
