@@ -43,6 +43,7 @@ def bring_up(wanted: Settings, progress: Progress) -> Settings:
         _await_roles(ready, progress)
     except BaseException:  # also Ctrl-C: nothing half started stays behind
         _stop_supervisor(ready)
+        settings.forget(ready.home)
         if not found:
             stack.stop()
         raise
