@@ -1,16 +1,17 @@
 """Messages as bytes: Avro single-object encoding, each record with its `meta` first."""
 
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
-from schemas.avro import Schema, fingerprint_of, schema_of
+from schemas.avro import Schema, fingerprint_of, released_files, schema_of, without_logical_types
 from schemas.language import META_OF, STATES, Message
 from schemas.meta import CommandMeta, EventMeta, RecordMeta
-from schemas.upcasting import upcast
+from schemas.upcasting import UPCASTS
 
 MARKER = b"\xc3\x01"
 HEADER_BYTES = 10
@@ -51,39 +52,65 @@ class _Class:
         self.schema = parse_schema(schema, named_schemas={})
         self.fingerprint = fingerprint_of(schema)
         self.header = MARKER + self.fingerprint
+        self.fields = {field["name"] for field in schema["fields"]}
         self.to_datum = _writer_of(cls)
         self.from_datum = _reader_of(cls)
         self.meta_from_datum = _reader_of(META_OF[cls])
         self.is_state = cls in STATES
 
 
-class Codec:
-    """Encodes by the classes of this code; decodes whatever schema it has been taught (`learn`).
+@dataclass(frozen=True)
+class _Shape:
+    """A schema that values are written with, and how its data become those of today's class."""
 
-    All of today's schemas are known from the start; those of other releases come from `daybook.schemas`.
+    how: _Class
+    schema: Schema
+    reader: Schema | None = None
+    upcast: Callable[[Datum], Datum] | None = None
+
+    def today(self, datum: Datum) -> Datum:
+        if self.upcast is not None:
+            datum = self.upcast(datum)
+            if datum.keys() != self.how.fields:
+                raise ValueError(
+                    f"upcast, yet not in today's shape: {sorted(datum.keys() ^ self.how.fields)}"
+                )
+        return datum
+
+
+class Codec:
+    """Encodes by the classes of this code; decodes whatever schema it knows.
+
+    It knows all of today's and all that were ever released from the start; others (a newer release beside this one)
+    come from the topic `schemas` by `learn`.
     """
 
     def __init__(self) -> None:
         self._classes = {cls: _Class(cls) for cls in META_OF}
-        self._by_name = {c.name: c for c in self._classes.values()}
+        self._by_name = {how.name: how for how in self._classes.values()}
+        self._shapes = {how.header: _Shape(how, how.schema) for how in self._classes.values()}
         self._prefixes: dict[tuple[bytes, str], Schema] = {}
-        self._writers: dict[bytes, tuple[_Class, Schema]] = {
-            c.fingerprint: (c, c.schema) for c in self._classes.values()
-        }
+        for (_, fingerprint), file in released_files().items():
+            if MARKER + bytes.fromhex(fingerprint) not in self._shapes:
+                self.learn(json.loads(file.read_text("utf-8")))
 
     def schemas(self) -> Iterable[tuple[bytes, Schema]]:
         """The schemas this code writes, by fingerprint, with their logical types."""
-        return [(c.fingerprint, schema_of(c.cls)) for c in self._classes.values()]
+        return [(how.fingerprint, schema_of(cls)) for cls, how in self._classes.items()]
 
     def learn(self, schema: Schema) -> None:
-        """Decode from now on also what was written with this schema of another release."""
-        fingerprint = fingerprint_of(schema)
-        name = schema["name"].rpartition(".")[2]
-        if fingerprint not in self._writers and name in self._by_name:
-            plain = parse_schema(without_logical_types(schema), named_schemas={})
-            self._writers[fingerprint] = (self._by_name[name], plain)
+        """Decode from now on also what was written with this schema of another release: by an upcast where there is
+        one, else by Avro's schema resolution. A schema of no class of ours is passed over.
+        """
+        header = MARKER + fingerprint_of(schema)
+        how = self._by_name.get(schema["name"].rpartition(".")[2])
+        if how is None or header in self._shapes:
+            return
+        plain = parse_schema(without_logical_types(schema), named_schemas={})
+        upcast = UPCASTS.get((how.name, header[2:].hex()))
+        self._shapes[header] = _Shape(how, plain, None if upcast else how.schema, upcast)
 
-    def encode(self, body: Message, meta: Datum, version: int = 0, hash: bytes = b"") -> bytes:
+    def encode(self, body: Message, meta: Datum, version: int = 0, hash: bytes = b"") -> bytes:  # noqa: A002  # its name on the wire
         """The Kafka value of a message. `meta` is the datum of its meta class (`vars(meta)`)."""
         how = self._classes[type(body)]
         datum = how.to_datum(body)
@@ -98,63 +125,60 @@ class Codec:
     def decode(self, value: bytes) -> Decoded[Any]:
         """The message in a Kafka value, in today's shape.
 
-        Raises UnknownFingerprintError for a schema not learned, UndecodableError for anything else.
+        Raises UnknownFingerprintError for a schema not known, UndecodableError for anything else.
         """
-        how, datum = self._read(value)
-        meta = how.meta_from_datum(datum.pop("meta"))
-        version, hash_ = (datum.pop("version"), datum.pop("hash")) if how.is_state else (0, b"")
-        return Decoded(meta, how.from_datum(datum), version, hash_)
-
-    def peek(self, value: bytes, last: str) -> tuple[Datum, Any]:
-        """The datum of `meta`, and the field `last`, of a message; what comes after `last` is not looked at."""
-        how, schema = self._writer(value)
-        prefix = self._prefixes.get((how.fingerprint, last))
-        if prefix is None:
-            prefix = self._prefixes[how.fingerprint, last] = _prefix_of(schema, last)
-        datum: Datum = schemaless_reader(io.BytesIO(value[HEADER_BYTES:]), prefix, None)  # type: ignore[assignment]
-        return datum["meta"], datum[last]
-
-    def _read(self, value: bytes) -> tuple[_Class, Datum]:
-        how, schema = self._writer(value)
+        shape = self._shape_of(value)
         stream = io.BytesIO(value)
         stream.seek(HEADER_BYTES)
+        how = shape.how
         try:
-            datum: Datum = schemaless_reader(stream, schema, None)  # type: ignore[assignment]
-            if schema is not how.schema:
-                datum = upcast(how.name, value[2:HEADER_BYTES], datum)
+            datum: Datum = schemaless_reader(stream, shape.schema, shape.reader)  # type: ignore[assignment]
+            if shape.schema is not how.schema:
+                datum = shape.today(datum)
+            meta = how.meta_from_datum(datum.pop("meta"))
+            version, hash_ = (datum.pop("version"), datum.pop("hash")) if how.is_state else (0, b"")
+            body = how.from_datum(datum)
         except Exception as error:  # fastavro raises whatever the bytes make it trip over
             raise UndecodableError(f"{how.name}: {type(error).__name__}: {error}") from error
         if stream.tell() != len(value):
             raise UndecodableError(f"{how.name}: {len(value) - stream.tell()} bytes too many")
-        return how, datum
+        return Decoded(meta, body, version, hash_)
 
-    def _writer(self, value: bytes) -> tuple[_Class, Schema]:
-        if value[:2] != MARKER or len(value) < HEADER_BYTES:
-            raise UndecodableError("not Avro single-object encoding")
-        fingerprint = value[2:HEADER_BYTES]
+    def peek(self, value: bytes, last: str) -> tuple[Datum, Any]:
+        """The datum of `meta`, and the field `last`, of a message as it was written; what comes after `last` is not
+        looked at. Raises as `decode` does.
+        """
+        prefix = self._prefix_of(value, last)
+        stream = io.BytesIO(value)
+        stream.seek(HEADER_BYTES)
         try:
-            return self._writers[fingerprint]
-        except KeyError:
-            raise UnknownFingerprintError(fingerprint) from None
+            datum: Datum = schemaless_reader(stream, prefix, None)  # type: ignore[assignment]
+        except Exception as error:  # as in decode
+            raise UndecodableError(f"{type(error).__name__}: {error}") from error
+        return datum["meta"], datum[last]
 
+    def _shape_of(self, value: bytes) -> _Shape:
+        try:
+            return self._shapes[value[:HEADER_BYTES]]
+        except (KeyError, TypeError):  # a record may also have no value at all
+            if not value or value[:2] != MARKER or len(value) < HEADER_BYTES:
+                raise UndecodableError("not Avro single-object encoding") from None
+            raise UnknownFingerprintError(value[2:HEADER_BYTES]) from None
 
-def _prefix_of(schema: Schema, last: str) -> Schema:
-    names = [field["name"] for field in schema["fields"]]
-    return parse_schema(schema | {"fields": schema["fields"][: names.index(last) + 1]}, named_schemas={})
-
-
-def without_logical_types(schema: Schema) -> Schema:
-    """The same schema (and fingerprint) with times as plain longs."""
-    if isinstance(schema, list):
-        return [without_logical_types(branch) for branch in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("logicalType") == "timestamp-micros":
-        return "long"
-    return {
-        key: without_logical_types(value) if key in ("type", "items", "fields") else value
-        for key, value in schema.items()
-    }
+    def _prefix_of(self, value: bytes, last: str) -> Schema:
+        """The schema of `value` up to its field `last`."""
+        shape = self._shape_of(value)
+        key = value[:HEADER_BYTES], last
+        if key not in self._prefixes:
+            fields_ = shape.schema["fields"]
+            names = [field["name"] for field in fields_]
+            if last not in names:
+                raise UndecodableError(f"{shape.how.name}: has no field {last}")
+            # fastavro marks what it has parsed ("__…") and would take the marked whole for the prefix.
+            unmarked = {name: part for name, part in shape.schema.items() if not name.startswith("__")}
+            prefix = unmarked | {"fields": fields_[: names.index(last) + 1]}
+            self._prefixes[key] = parse_schema(prefix, named_schemas={})
+        return self._prefixes[key]
 
 
 def _writer_of(cls: type) -> Callable[[Message], Datum]:
@@ -180,7 +204,7 @@ def _reader_of(cls: type) -> Callable[[Datum], Message]:
     def read(datum: Datum) -> Message:
         for name, convert in nested.items():
             datum[name] = convert(datum[name])
-        body = new(cls)
+        body: Message = new(cls)
         body.__dict__.update(datum)
         return body
 
@@ -207,7 +231,9 @@ def _conversion(
         if item is None:
             return collect and tuple
         return lambda values: (collect or list)([item(value) for value in values])
-    inner = [arg for arg in get_args(hint) if arg is not type(None) and is_dataclass(arg)]
+    inner = [
+        arg for arg in get_args(hint) if arg is not type(None) and isinstance(arg, type) and is_dataclass(arg)
+    ]
     if inner:
         convert = of(inner[0])
         return lambda value: None if value is None else convert(value)

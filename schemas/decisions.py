@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.meta import Micros
 from schemas.values import Position, RefusedLine
 
 Outcome = Literal["accepted", "refused", "rejected"]
@@ -45,8 +46,8 @@ class Decided:
     positions: tuple[Position, ...]
     correlation_id: str
     traceparent: str
-    occurred_at: int | None
-    recorded_at: int
+    occurred_at: Micros | None
+    recorded_at: Micros
     sender: str = ""
 
 

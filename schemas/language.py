@@ -28,7 +28,7 @@ class Aggregate:
 
 
 def _classes(union: object) -> tuple[type, ...]:
-    return get_args(union) or (union,)  # type: ignore[return-value]  # a union of one is the class itself
+    return get_args(union) or (union,)  # a union of one is the class itself
 
 
 AGGREGATES: Mapping[str, Aggregate] = {
