@@ -86,6 +86,7 @@ class KafkaJournal:
         self._assigned: list[Partition] | None = None
         self._serving: dict[Partition, int] = {}
         self._identities: dict[Partition, str] = {}
+        self._membership: Any = None
         self._admin = AdminClient({"bootstrap.servers": slot.bootstrap})
         self._reader = Consumer(_reader_settings(slot, "read_committed"))
         self._watermarks = Consumer(_reader_settings(slot, "read_uncommitted"))
@@ -239,6 +240,8 @@ class KafkaJournal:
 
     def serve(self, positions: Mapping[Partition, int]) -> None:
         self._serving = dict(positions)
+        # Asking for it costs milliseconds. It changes with a rebalance only, and a stale one is refused: safe.
+        self._membership = self._consumer.consumer_group_metadata()
         self._consumer.assign(
             [TopicPartition(t.topic, t.partition, positions[p]) for p, t in self._wheres(positions)]
         )
@@ -273,8 +276,9 @@ class KafkaJournal:
         failpoint("worker.begun")
         self._produce(outputs, ends)
         failpoint("worker.produced")
-        metadata = self._consumer.consumer_group_metadata()
-        self._timed(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, CALL_TIMEOUT_S))
+        self._timed(
+            lambda: self._producer.send_offsets_to_transaction(offsets, self._membership, CALL_TIMEOUT_S)
+        )
         failpoint("worker.offsets_sent")
         self._timed(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
         self._producer.poll(0)
