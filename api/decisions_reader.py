@@ -7,9 +7,8 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.codec import Codec, Decoded, UndecodableError
+from schemas.codec import Codec, UndecodableError
 from schemas.decisions import Decided, Decisions
-from schemas.meta import RecordMeta
 from schemas.topics import Topics
 
 ASKED = ("catalog", "inventory", "cart", "order")
@@ -29,7 +28,8 @@ class WrongPartitionsError(Exception):
 
 class DecisionsReader:
     """One thread and one consumer that is in no group. `ready` is set once every position is resolved: an answer
-    to a command that is sent later cannot be missed. `hand_over` is called in the thread, once per batch."""
+    to a command that is sent later cannot be missed. `hand_over` is called in the thread, once per batch.
+    """
 
     def __init__(
         self,
@@ -118,13 +118,10 @@ class DecisionsReader:
             # Most records are answers to sagas and to other processes; finding that out costs one search.
             return ()
         try:
-            decoded: Decoded[RecordMeta] = self._codec.decode(value)
-        except UndecodableError as error:
-            log.error(
-                "decisions_undecodable", topic=message.topic(), offset=message.offset(), error=str(error)
-            )  # noqa: TRY400  # its stack says nothing more
+            decisions: Decisions = self._codec.decode(value).body
+        except UndecodableError:
+            log.exception("decisions_undecodable", topic=message.topic(), offset=message.offset())
             return ()
-        decisions: Decisions = decoded.body
         return [one for one in decisions.decided if one.reply_to == self._reply_to]
 
 
@@ -147,4 +144,4 @@ class KafkaLog:
     """librdkafka's lines, in our log."""
 
     def log(self, level: int, line: str, *arguments: object) -> None:
-        log.warning("kafka", line=line % arguments if arguments else line)
+        log.log(level, "kafka", line=line % arguments if arguments else line)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from api.decisions_reader import DecisionsReader, KafkaLog
 from api.problems import CommandReusedError, NotReadyError, OutcomeUnknownError, OverloadedError
@@ -91,7 +91,7 @@ class Intake:
     async def reaches_kafka(self, timeout_s: float) -> bool:
         try:
             await asyncio.to_thread(self._producer.list_topics, self._topics.schemas, timeout_s)
-        except Exception:  # KafkaException, or whatever a broken producer raises: it is not reached
+        except KafkaException:
             return False
         return True
 
@@ -198,7 +198,7 @@ class Intake:
                 self._land(flight, one)
 
 
-def _headers(command: Command, meta: CommandMeta, value: bytes) -> list[tuple[str, bytes]]:
+def _headers(command: Command, meta: CommandMeta, value: bytes) -> list[tuple[str, str | bytes | None]]:
     return [
         ("type", type(command).__name__.encode()),
         ("stream", meta.stream.encode()),

@@ -29,6 +29,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from projections.cursor import BadCursor
+from projections.receipt import ForeignReceipt, NotCaughtUp
+from projections.view import StoreUnavailable
 from schemas.decisions import Rejected
 
 MEDIA_TYPE = "application/problem+json"
@@ -245,11 +248,39 @@ async def tell_broken(request: Request, _: Exception) -> Response:
     return _written(request, "InternalError", 500, "Something went wrong here; the log has it.")
 
 
+async def tell_store_down(request: Request, _: StoreUnavailable) -> Response:
+    return as_response(request, ViewUnavailableError("The store of this view does not answer."))
+
+
+async def tell_behind(request: Request, error: NotCaughtUp) -> Response:
+    missing = [str(position) for position in error.missing]
+    text = f"The view has not got as far as {', '.join(missing)}."
+    return as_response(request, ViewBehindError(text, missing=missing))
+
+
+async def tell_foreign(request: Request, error: ForeignReceipt) -> Response:
+    return as_response(request, ForeignReceiptError(f"Daybook-After: {error}."))
+
+
+async def tell_bad_cursor(request: Request, _: BadCursor) -> Response:
+    return as_response(request, MalformedRequestError("The cursor is none of those that we gave out."))
+
+
+_TELLERS: Mapping[type[Exception], Any] = {
+    ProblemError: tell_problem,
+    RequestValidationError: tell_invalid,
+    HTTPException: tell_http,
+    StoreUnavailable: tell_store_down,
+    NotCaughtUp: tell_behind,
+    ForeignReceipt: tell_foreign,
+    BadCursor: tell_bad_cursor,
+    Exception: tell_broken,
+}
+
+
 def map_problems(app: FastAPI) -> None:
-    app.add_exception_handler(ProblemError, tell_problem)  # type: ignore[arg-type]  # Starlette types the base only
-    app.add_exception_handler(RequestValidationError, tell_invalid)  # type: ignore[arg-type]  # as above
-    app.add_exception_handler(HTTPException, tell_http)  # type: ignore[arg-type]  # as above
-    app.add_exception_handler(Exception, tell_broken)
+    for error, tell in _TELLERS.items():
+        app.add_exception_handler(error, tell)
 
 
 REJECTIONS: Mapping[str, str] = {}

@@ -1,0 +1,71 @@
+"""The API, wired: every part of it and every route, on one screen."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import APIRouter, FastAPI
+
+from api import cart, catalog, commands, health, inventory, order, problems
+from api.documented import describe
+from api.intake import Intake
+from api.readings import Views
+from api.role_status import RoleStatus
+from api.security import Keys, Verifier
+from api.settings import Settings
+from projections.cassandra_store import CassandraReader, CassandraSettings
+from projections.redis_store import RedisReader, RedisSettings
+from schemas.codec import Codec
+
+BODY_BYTES_MAX = 256 * 1024
+STORE_TIMEOUT_S = 1.5
+"""A reader hears within 2 s that a store is down."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it reaches for Kafka when its life begins, and for the stores when they are asked."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        intake = app.state.intake = Intake(settings.kafka, settings.topics, Codec())
+        views = app.state.views = views_of(settings)
+        app.state.health = health.Health(intake, views)
+        app.state.verifier = Verifier(Keys(settings.jwks))
+        intake.start()
+        status = asyncio.create_task(keep_status(settings, intake, app.state.health))
+        yield
+        status.cancel()
+        with suppress(asyncio.CancelledError):
+            await status
+        await intake.stop()
+        await views.close()
+
+    app = FastAPI(
+        title="Daybook",
+        summary="Trade written down once, in order.",
+        version="1",
+        lifespan=life,
+        max_body_size=BODY_BYTES_MAX,
+    )
+    routes = APIRouter(prefix="/v1")
+    for room in (catalog, inventory, cart, order, commands):
+        routes.include_router(room.routes)
+    app.include_router(routes)
+    app.include_router(health.routes)
+    app.include_router(health.routes, prefix="/v1", include_in_schema=False)
+    app.include_router(problems.routes)
+    problems.map_problems(app)
+    describe(app)
+    return app
+
+
+def views_of(settings: Settings) -> Views:
+    redis = RedisSettings(settings.redis, settings.topics.prefix, STORE_TIMEOUT_S)
+    hosts = tuple(settings.cassandra.split(","))
+    cassandra = CassandraSettings(hosts, settings.keyspace, timeout_s=STORE_TIMEOUT_S)
+    return Views(RedisReader(redis), CassandraReader(cassandra))
+
+
+async def keep_status(settings: Settings, intake: Intake, state: health.Health) -> None:
+    if settings.run:
+        await RoleStatus(settings.run, f"http://{settings.host}:{settings.port}", intake, state).keep()

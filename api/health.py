@@ -1,0 +1,94 @@
+"""How the API is: alive, ready for traffic, and what of it works at the moment."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from api.intake import Intake
+from api.readings import Views
+from api.shapes import JSON
+
+ASK_WITHIN_S = 1.0
+BELIEVED_FOR_S = 1.0
+
+Parts = Mapping[str, bool]
+
+
+@dataclass
+class Health:
+    """Asks each part at most once a second, however often it is asked itself."""
+
+    intake: Intake
+    views: Views
+    _asked_at: float = float("-inf")
+    _parts: Parts = field(default_factory=dict)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def parts(self) -> Parts:
+        async with self._asking:
+            if time.monotonic() - self._asked_at >= BELIEVED_FOR_S:
+                self._parts = await self._ask()
+                self._asked_at = time.monotonic()
+            return self._parts
+
+    async def _ask(self) -> Parts:
+        kafka, redis, cassandra = await asyncio.gather(
+            self.intake.reaches_kafka(ASK_WITHIN_S),
+            _answers(self.views.redis.ping()),
+            _answers(self.views.cassandra.ping()),
+        )
+        decisions = self.intake.hears_decisions
+        return {"kafka": kafka, "decisions": decisions, "redis": redis, "cassandra": cassandra}
+
+
+async def _answers(ping: Awaitable[None]) -> bool:
+    try:
+        await asyncio.wait_for(ping, ASK_WITHIN_S)
+    except Exception:  # noqa: BLE001  # whatever a driver raises: its store does not answer
+        return False
+    return True
+
+
+def is_ready(parts: Parts) -> bool:
+    """Commands can be taken and answered; a store that is down only degrades what can be read."""
+    return parts["kafka"] and parts["decisions"]
+
+
+def status_of(parts: Parts) -> str:
+    if not is_ready(parts):
+        return "failing"
+    return "ok" if all(parts.values()) else "degraded"
+
+
+routes = APIRouter(prefix="/health", tags=["health"])
+
+
+@routes.get("")
+async def tell_health(request: Request) -> Response:
+    """200 while commands can be taken, else 503; `parts` says what works."""
+    parts = await _health_of(request).parts()
+    document = {"status": status_of(parts), "parts": parts}
+    return Response(orjson.dumps(document), 200 if is_ready(parts) else 503, media_type=JSON)
+
+
+@routes.get("/live")
+async def tell_live(request: Request) -> Response:
+    """200 unless this process can only be helped by a new one."""
+    broken = _health_of(request).intake.broken
+    return Response(orjson.dumps({"live": not broken}), 503 if broken else 200, media_type=JSON)
+
+
+@routes.get("/ready")
+async def tell_ready(request: Request) -> Response:
+    """200 when Kafka is reached and every answer would be heard."""
+    ready = is_ready(await _health_of(request).parts())
+    return Response(orjson.dumps({"ready": ready}), 200 if ready else 503, media_type=JSON)
+
+
+def _health_of(request: Request) -> Health:
+    health: Health = request.app.state.health
+    return health

@@ -1,0 +1,75 @@
+"""Orders: what became of a checkout."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import Field
+
+from api.answers import answered
+from api.documented import reading, writing
+from api.errands import Errand, ErrandOf
+from api.problems import NotFoundError
+from api.readings import OwnReading, ReadingOf
+from api.shapes import Body, Cursor, Id, Limit, Nothing, Subject
+from projections import order
+from schemas.order import CancelOrder, ShipOrder
+
+routes = APIRouter(tags=["order"])
+
+Merchants = Annotated[Errand, Depends(ErrandOf("merchant"))]
+Owners = Annotated[Errand, Depends(ErrandOf("customer", "merchant"))]
+Readers = Annotated[OwnReading, Depends(ReadingOf("customer", "merchant"))]
+
+ORDER_ID = "1d1c3a64-2f0a-5b0e-9d51-0c6f4e1b2a33"
+SUMMARY = {
+    "order_id": ORDER_ID,
+    "status": "confirmed",
+    "reason": "",
+    "payment_status": "captured",
+    "fulfilment_status": "allocated",
+    "amount": 1530,
+    "currency": "GBP",
+    "placed_at": 1291191960000000,
+    "version": 7,
+}
+EXAMPLE = {
+    **SUMMARY,
+    "cart_id": "7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11",
+    "owner": "17850",
+    "lines": [{"line": 1, "sku": "85123A", "quantity": 6, "unit_price": 255}],
+}
+
+
+class Cancellation(Body):
+    reason: Annotated[str, Field(max_length=1_000, examples=["changed my mind"])] = ""
+
+
+@routes.get("/orders/{order_id}", **reading(EXAMPLE))
+async def read_order(order_id: Id, asked: Readers) -> Response:
+    """The order with its lines, its money and its goods."""
+    return asked.shown(asked.of_owner(await order.by_id(asked.cassandra, order_id, asked.after)))
+
+
+@routes.get("/customers/{customer_id}/orders", **reading({"orders": [SUMMARY], "next": None}))
+async def list_orders(
+    customer_id: Subject, asked: Readers, cursor: Cursor = "", limit: Limit = 20
+) -> Response:
+    """A customer's orders, newest first."""
+    if asked.principal.role == "customer" and asked.principal.subject != customer_id:
+        raise NotFoundError("There is no such customer, or it is somebody else.")
+    return asked.shown(await order.of_customer(asked.cassandra, customer_id, cursor, limit, asked.after))
+
+
+@routes.post("/orders/{order_id}/cancellation", **writing(order_id=ORDER_ID))
+async def cancel_order(order_id: Id, errand: Owners, body: Cancellation = Cancellation()) -> Response:  # noqa: B008  # it is frozen
+    """Cancel the order, as long as it is not being shipped: claims and money go back."""
+    decided = await errand.send("order", order_id, CancelOrder(order_id, body.reason), body)
+    return answered(errand, decided, order_id=order_id)
+
+
+@routes.post("/orders/{order_id}/shipment", **writing(order_id=ORDER_ID))
+async def ship_order(order_id: Id, errand: Merchants, body: Nothing = Nothing()) -> Response:  # noqa: B008  # it is frozen
+    """Have a confirmed order shipped."""
+    return answered(
+        errand, await errand.send("order", order_id, ShipOrder(order_id), body), order_id=order_id
+    )
