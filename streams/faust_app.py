@@ -1,0 +1,172 @@
+"""The Faust app of a role: agents on channels that event sources fill, started and stopped in the right order."""
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from mode import Service
+from mode.types import ServiceT
+
+from schemas.codec import Codec
+from streams.dead_letters import DeadLetters
+from streams.deliveries import Body, Delivery, settle
+from streams.event_source import EventSource, Route
+from streams.intake import Intake, expected_on
+from streams.record_producer import RecordProducer
+from streams.resumption import Positions
+from streams.role_status import RoleStatus
+from streams.schema_registry import LearningDecoder, SchemaRegistry
+from streams.settings import StreamSettings
+from streams.watchdog import Watchdog
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 1.0
+
+Close = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source, the body that its deliveries are settled with, and how many of them at once."""
+
+    source: EventSource
+    body: Body
+    concurrency: int = 1
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What every agent's process needs beside its own ports."""
+
+    settings: StreamSettings
+    codec: Codec
+    registry: SchemaRegistry
+    producer: RecordProducer
+    letters: DeadLetters
+    watchdog: Watchdog
+
+    @classmethod
+    def of(cls, settings: StreamSettings) -> "Kit":
+        codec, producer = Codec(), RecordProducer(settings.kafka)
+        letters = DeadLetters(settings.kafka, settings.topics, codec, producer)
+        registry = SchemaRegistry(settings.kafka, settings.topics)
+        return cls(settings, codec, registry, producer, letters, Watchdog())
+
+    def source(self, name: str, topics: Iterable[str], positions: Positions | None = None) -> EventSource:
+        """The source of the consumer `name`; one group for each."""
+        intake = Intake(LearningDecoder(self.codec, self.registry.schemas), expected_on(self.settings.topics))
+        route = Route(name, self.settings.group(name), tuple(topics), self.settings.slot)
+        return EventSource(self.settings.kafka, route, intake, self.letters, self.watchdog, positions)
+
+    def open(self) -> None:
+        """Schemas stand before the first record is written; what is parked is known before one is read."""
+        self.watchdog.start()
+        self.registry.publish(self.codec)
+        self.letters.start()
+
+    def close(self) -> None:
+        self.letters.close()
+        self.producer.close()
+        self.watchdog.close()
+
+
+@dataclass(frozen=True)
+class Role:
+    """A process of agents: its name in status and logs, its feeds, and what is closed after the last delivery."""
+
+    name: str
+    kit: Kit
+    feeds: tuple[Feed, ...]
+    closes: tuple[Close, ...] = field(default=())
+
+
+class Pump(Service):
+    """Starts the sources once the agents listen; stops them, finished and committed, before the agents stop."""
+
+    def __init__(self, app: faust.App, role: Role) -> None:
+        super().__init__()
+        self._app = app
+        self._role = role
+        self._status = RoleStatus(role.name, role.kit.settings.run)
+        self._fed = [(feed, _agent(app, feed)) for feed in role.feeds]
+
+    async def on_start(self) -> None:
+        # Without Kafka's consumer nobody else resumes it, and channels would deliver nothing, silently.
+        self._app.flow_control.resume()
+        await asyncio.to_thread(self._role.kit.open)
+        for feed, deliver in self._fed:
+            feed.source.start(deliver)
+
+    @Service.task
+    async def _look_after_sources(self) -> None:
+        while not self.should_stop:
+            self._role.kit.watchdog.turned("loop")
+            failed = next((feed.source.failure for feed, _ in self._fed if feed.source.failure), None)
+            if failed is not None:
+                self._say("failing", str(failed))
+                await self.crash(failed)
+                return
+            illness = next((feed.source.illness for feed, _ in self._fed if feed.source.illness), "")
+            self._say("degraded" if illness else "ok", illness)
+            await self.sleep(LOOK_EVERY_S)
+
+    def _say(self, health: str, detail: str) -> None:
+        lags = [feed.source.lag for feed, _ in self._fed]
+        events, seconds = sum(lag.events for lag in lags), max((lag.seconds for lag in lags), default=0.0)
+        self._status.write(health, detail, lag_events=events, lag_s=round(seconds, 1))  # type: ignore[arg-type]
+
+    async def on_stop(self) -> None:
+        await asyncio.gather(*(feed.source.stop() for feed, _ in self._fed))
+        for close in self._role.closes:
+            await close()
+        await asyncio.to_thread(self._role.kit.close)
+
+
+class _Boot(BootStrategy):
+    """Agents, then the pump; Faust's own Kafka clients are left out. What starts last stops first."""
+
+    pump: Pump
+
+    def server(self) -> Iterable[ServiceT]:
+        return [*self.agents(), self.pump]
+
+
+def make_app(role: Role) -> faust.App:
+    settings = role.kit.settings
+    datadir = settings.state or Path(tempfile.gettempdir()) / "daybook"
+    app = faust.App(
+        f"{settings.topics.prefix}-{role.name}",
+        broker=f"kafka://{settings.kafka}",
+        datadir=str(datadir / "faust"),
+        web_enabled=False,
+    )
+    app.boot_strategy = _Boot(app)
+    app.boot_strategy.pump = Pump(app, role)
+    return app
+
+
+def run(role: Role) -> None:
+    """Runs until SIGTERM or SIGINT (exit status 0) or until a source fails (1)."""
+    worker = faust.Worker(make_app(role), redirect_stdouts=False, quiet=True, loglevel="WARNING")
+    worker.spinner = None
+    worker.execute_from_commandline()
+
+
+def _agent(app: faust.App, feed: Feed) -> Callable[[Delivery], Awaitable[object]]:
+    """The agent of a feed; returns how it is delivered to."""
+    channel: Any = app.channel()  # of deliveries, while Faust's types speak of its own events
+
+    async def agent(deliveries: Any) -> None:
+        async for delivery in deliveries:
+            await settle(delivery, feed.body)
+
+    app.agent(channel, name=feed.source.route.consumer, concurrency=feed.concurrency)(agent)
+    put: Callable[[Delivery], Awaitable[object]] = channel.put
+    return put
