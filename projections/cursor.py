@@ -4,6 +4,8 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import orjson
 
+BIGINT = 2**63
+
 
 class BadCursor(Exception):
     """Not a cursor that we gave out."""
@@ -20,5 +22,7 @@ def place_of(cursor: str, *shape: type) -> tuple[int | str, ...]:
     except ValueError as error:
         raise BadCursor(cursor[:80]) from error
     if not isinstance(place, list) or [type(part) for part in place] != list(shape):
+        raise BadCursor(cursor[:80])
+    if any(isinstance(part, int) and abs(part) >= BIGINT for part in place):
         raise BadCursor(cursor[:80])
     return tuple(place)

@@ -1,0 +1,493 @@
+"""Views in Cassandra: rows whose columns are written USING TIMESTAMP = the version of the stream they come from."""
+
+import asyncio
+import os
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self, TypeAlias
+
+import orjson
+from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
+from cassandra.concurrent import execute_concurrent
+from cassandra.io.libevreactor import LibevConnection
+from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.query import BatchStatement, BatchType, dict_factory
+
+from projections.receipt import caught_up, of_kinds
+from projections.store import Folded, FoldingStore, Stand
+from projections.view import Batch, D, StoreUnavailable, View
+from schemas.values import Position
+
+Session: TypeAlias = Any
+Statement: TypeAlias = Any
+"""The driver has no types; what it returns enters here and leaves as rows."""
+
+ROWS_MAX = 64
+"""So many rows go into one unlogged batch: it must stay below Cassandra's 50 kB for a batch."""
+
+BATCH_BYTES_MAX = 30_000
+LIVE_S = 1.0
+IN_FLIGHT_MAX = 48
+"""So many statements of a batch are under way at once."""
+
+_DOWN = (NoHostAvailable, DriverException, RequestExecutionException, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class CassandraSettings:
+    """`hosts` are host:port, all at one port. One replica locally; a cluster has `replicas` 3 and a `datacenter`."""
+
+    hosts: tuple[str, ...]
+    keyspace: str = "daybook"
+    replicas: int = 1
+    datacenter: str = ""
+    timeout_s: float = 5.0
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        return cls(
+            tuple(os.environ.get("DAYBOOK_CASSANDRA", "127.0.0.1:9042").split(",")),
+            os.environ.get("DAYBOOK_KEYSPACE", "daybook"),
+            int(os.environ.get("DAYBOOK_REPLICAS", "1")),
+            os.environ.get("DAYBOOK_DATACENTER", ""),
+        )
+
+    def cluster(self) -> Cluster:
+        """A cluster object is good for one attempt to connect."""
+        profile = ExecutionProfile(
+            load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(self.datacenter)),
+            consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+            request_timeout=self.timeout_s,
+            row_factory=dict_factory,
+        )
+        return Cluster(
+            [host.rpartition(":")[0] for host in self.hosts],
+            port=int(self.hosts[0].rpartition(":")[2]),
+            connection_class=LibevConnection,
+            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            connect_timeout=self.timeout_s,
+        )
+
+
+@dataclass(frozen=True)
+class Insert:
+    """How rows get into a table of a generation: the columns of its key (the first `partition` of them are the
+    partition's), then the columns that this insert sets.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    partition: int
+
+    @cached_property
+    def cql(self) -> str:
+        names = (*self.key, *self.columns)
+        marks = ", ".join("?" * len(names))
+        return f"INSERT INTO {self.table}_{{g}} ({', '.join(names)}) VALUES ({marks}) USING TIMESTAMP ?"  # noqa: S608  # names of ours
+
+    @cached_property
+    def select(self) -> str:
+        return f"SELECT {', '.join((*self.key, *self.columns))} FROM {self.table}_{{g}}"  # noqa: S608  # as above
+
+    @cached_property
+    def select_one(self) -> str:
+        return f"{self.select} WHERE {' AND '.join(f'{name} = ?' for name in self.key)}"
+
+    def row_of(self, document: Any) -> "Row":
+        """The row of a document that has all of these columns as its attributes."""
+        values = tuple(getattr(document, name) for name in (*self.key, *self.columns))
+        return Row(self, values, document.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`values` in the order of the insert's key and columns, as of `version` of the stream."""
+
+    insert: Insert
+    values: tuple[Any, ...]
+    version: int
+
+    @property
+    def partition(self) -> tuple[Any, ...]:
+        return (self.insert.table, *self.values[: self.insert.partition])
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in a batch."""
+        return sum(len(value) if isinstance(value, str) else 8 for value in self.values)
+
+
+@dataclass(frozen=True)
+class CassandraView(View[D]):
+    """A view of tables. The first of `inserts` is the document's own row: `key_of` a stream is its key, and `load`
+    makes the document of its columns. `rows` says what a fold writes; it gets a step for each fact if it wants a
+    `row_per_fact`.
+    """
+
+    inserts: tuple[Insert, ...] = ()
+    rows: Callable[[Folded], Iterable[Row]] = lambda _folded: ()
+    row_per_fact: bool = False
+    key_of: Callable[[str], tuple[Any, ...]] = lambda stream: (stream,)
+    load: Callable[[dict[str, Any]], D] = lambda _columns: NotImplemented
+
+    def tables(self, generation: int) -> str:
+        return f"v{self.version}_g{generation}"
+
+
+class _Connection:
+    """A session that is opened when it is first needed, and tried anew with each call until it is there."""
+
+    def __init__(self, settings: CassandraSettings) -> None:
+        self._settings = settings
+        self._cluster: Any = None
+        self._session: Session = None
+        self._prepared: dict[str, Any] = {}
+        self._opening = threading.Lock()
+
+    async def execute(self, cql: str, arguments: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The first page of rows (5,000 at most) of a statement; raises StoreUnavailable."""
+        session, statement = await self._ready(cql)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            _bridge(session.execute_async(statement, arguments), answer)
+            return list(await answer or ())
+        except _DOWN as error:
+            raise StoreUnavailable(f"cassandra: {error}") from error
+
+    async def in_thread(self, work: Callable[[Session], Any]) -> Any:
+        """What blocking `work` with the session returns; raises StoreUnavailable."""
+        return await asyncio.to_thread(lambda: self._answering(lambda: work(self.session())))
+
+    async def close(self) -> None:
+        if self._cluster is not None:
+            await asyncio.to_thread(self._cluster.shutdown)
+
+    async def _ready(self, cql: str) -> tuple[Session, Statement]:
+        if self._session is None or cql not in self._prepared:
+            await asyncio.to_thread(lambda: self._answering(lambda: self.prepared(cql)))
+        return self._session, self._prepared[cql]
+
+    def prepared(self, cql: str) -> Statement:
+        """Blocking. The statement, prepared once; the driver prepares it again where a server forgot it."""
+        statement = self._prepared.get(cql)
+        if statement is None:
+            statement = self.session().prepare(cql)
+            statement.is_idempotent = True
+            self._prepared[cql] = statement
+        return statement
+
+    def session(self) -> Session:
+        """Blocking."""
+        with self._opening:
+            if self._session is None:
+                self._session = self._open()
+            return self._session
+
+    def _open(self) -> Session:
+        cluster = self._settings.cluster()
+        try:
+            session = cluster.connect()
+            session.execute(_keyspace_cql(self._settings))
+            session.set_keyspace(self._settings.keyspace)
+            for cql in creations("store"):
+                session.execute(cql)
+        except BaseException:
+            cluster.shutdown()
+            raise
+        self._cluster = cluster
+        return session
+
+    @staticmethod
+    def _answering(work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except _DOWN as error:
+            raise StoreUnavailable(f"cassandra: {error}") from error
+
+
+def _bridge(response: Any, answer: asyncio.Future[Any]) -> None:
+    """Hand the driver's answer, which comes in a thread of its own, over to the loop that waits for it."""
+    loop = answer.get_loop()
+
+    def settle(set_it: Callable[[Any], None], value: Any) -> None:
+        if not answer.done():
+            set_it(value)
+
+    def hand_over(set_it: Callable[[Any], None], value: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, set_it, value)
+
+    response.add_callbacks(
+        lambda rows: hand_over(answer.set_result, rows), lambda error: hand_over(answer.set_exception, error)
+    )
+
+
+def creations(of: str, g: str = "") -> list[str]:
+    """The CREATE statements of one owner (`-- owner` stands above each in tables.cql)."""
+    statements = (Path(__file__).parent / "tables.cql").read_text().split(";")
+    return [
+        statement.partition(f"\n-- {of}\n")[2].replace("{g}", g)
+        for statement in statements
+        if f"\n-- {of}\n" in statement
+    ]
+
+
+def _keyspace_cql(settings: CassandraSettings) -> str:
+    where = settings.datacenter or "replication_factor"
+    return (
+        f"CREATE KEYSPACE IF NOT EXISTS {settings.keyspace} WITH replication ="
+        f" {{'class': 'NetworkTopologyStrategy', '{where}': {settings.replicas}}}"
+    )
+
+
+_NEXT = "SELECT next FROM view_positions WHERE title = ? AND generation = ? AND topic = ? AND partition = ?"
+_SET_NEXT = "INSERT INTO view_positions (title, generation, topic, partition, next) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"
+_FORGET = "DELETE FROM view_positions USING TIMESTAMP ? WHERE title = ? AND generation = ?"
+_LIVE = "SELECT live FROM live_generations WHERE title = ?"
+_SET_LIVE = "INSERT INTO live_generations (title, live) VALUES (?, ?) USING TIMESTAMP ?"
+
+
+async def _live_generation(connection: _Connection, view: View[Any]) -> int:
+    found = await connection.execute(_LIVE, (view.title,))
+    return int(found[0]["live"]) if found else 1
+
+
+class CassandraStore(FoldingStore[CassandraView[Any]]):
+    """The views of this store, written; see `store.FoldingStore`."""
+
+    name = "cassandra"
+
+    def __init__(
+        self, settings: CassandraSettings, views: Sequence[CassandraView[Any]], pinned: int | None = None
+    ) -> None:
+        super().__init__(views, pinned)
+        self._connection = _Connection(settings)
+        self._laid_out: set[tuple[str, int]] = set()
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    def _wants_steps(self, view: CassandraView[Any]) -> bool:
+        return view.row_per_fact
+
+    async def _stand(self, view: CassandraView[Any], topic: str, partition: int) -> Stand:
+        generation = self._pinned or await self.live(view)
+        await self.prepare(view, generation)
+        found = await self._connection.execute(_NEXT, (view.title, generation, topic, partition))
+        return Stand(generation, int(found[0]["next"]) if found else 0)
+
+    async def _advance(self, view: CassandraView[Any], generation: int, batch: Batch) -> Stand:
+        """There is no compare-and-set without a lightweight transaction: the position was read before the batch,
+        and its timestamp is its offset, so that of two writers the one that is further wins.
+        """
+        place = (view.title, generation, batch.topic, batch.partition)
+        await self._connection.execute(_SET_NEXT, (*place, batch.next, batch.next))
+        return Stand(generation, batch.next)
+
+    async def _load(
+        self, view: CassandraView[Any], generation: int, streams: Sequence[str]
+    ) -> dict[str, Any]:
+        cql = view.inserts[0].select_one.format(g=view.tables(generation))
+        keys = [view.key_of(stream) for stream in streams]
+
+        def work(session: Session) -> list[list[dict[str, Any]]]:
+            statement = self._connection.prepared(cql)
+            return [list(rows) for rows in _all(session, [(statement, key) for key in keys])]
+
+        found = await self._connection.in_thread(work)
+        return {stream: _document(view, rows) for stream, rows in zip(streams, found, strict=True)}
+
+    async def _write(self, view: CassandraView[Any], generation: int, folded: Folded) -> None:
+        """The documents' own rows last: once one is there, nobody looks again at what belongs to it."""
+        rows = list(view.rows(folded))
+        for phase in (
+            [row for row in rows if row.insert is not view.inserts[0]],
+            [row for row in rows if row.insert is view.inserts[0]],
+        ):
+            await self._connection.in_thread(partial(self._write_rows, view, generation, phase))
+
+    def _write_rows(
+        self, view: CassandraView[Any], generation: int, rows: Sequence[Row], session: Session
+    ) -> None:
+        _all(session, self._statements(view, generation, rows))
+
+    def _statements(
+        self, view: CassandraView[Any], generation: int, rows: Iterable[Row]
+    ) -> list[tuple[Statement, Sequence[Any]]]:
+        statements: list[tuple[Statement, Sequence[Any]]] = []
+        for together in batches(rows):
+            bound = [self._bound(view, generation, row) for row in together]
+            statements.append((bound[0] if len(bound) == 1 else _unlogged(bound), ()))
+        return statements
+
+    def _bound(self, view: CassandraView[Any], generation: int, row: Row) -> Statement:
+        statement = self._connection.prepared(row.insert.cql.format(g=view.tables(generation)))
+        return statement.bind((*row.values, row.version))
+
+    # What a rebuild needs beside a store (`rebuild.Rebuildable`).
+
+    async def live(self, view: CassandraView[Any]) -> int:
+        return await _live_generation(self._connection, view)
+
+    async def prepare(self, view: CassandraView[Any], generation: int) -> None:
+        """Create the tables of a generation where they are not there yet."""
+        if (view.title, generation) not in self._laid_out:
+            await self._connection.in_thread(
+                lambda session: [
+                    session.execute(cql) for cql in creations(view.name, view.tables(generation))
+                ]
+            )
+            self._laid_out.add((view.title, generation))
+
+    async def rows(self, view: CassandraView[Any], generation: int) -> AsyncIterator[tuple[str, bytes]]:
+        """Every row of a generation, by table and key, and what each insert should have set in it."""
+        for insert in view.inserts:
+            cql = insert.select.format(g=view.tables(generation))
+            pages = await self._connection.in_thread(partial(_pages, cql))
+            while True:
+                for row in pages.current_rows:
+                    values = tuple(row.values())
+                    yield _name_of(insert, values), _content_of(insert, values)
+                if not pages.has_more_pages:
+                    break
+                await self._connection.in_thread(partial(_next_page, pages))
+
+    def rows_of(self, view: CassandraView[Any], folded: Folded) -> Iterable[tuple[str, bytes | None]]:
+        """The rows that this fold should have left."""
+        for row in view.rows(folded):
+            yield _name_of(row.insert, row.values), _content_of(row.insert, row.values)
+
+    async def switch(
+        self, view: CassandraView[Any], generation: int, partitions: Iterable[tuple[str, int]]
+    ) -> bool:
+        """Make a generation the live one, in one step, unless it is behind in any partition."""
+        live = await self.live(view)
+        for topic, partition in partitions:
+            old, new = [
+                await self._connection.execute(_NEXT, (view.title, of, topic, partition))
+                for of in (live, generation)
+            ]
+            if old and (not new or new[0]["next"] < old[0]["next"]):
+                return False
+        await self._connection.execute(_SET_LIVE, (view.title, generation, generation))
+        return True
+
+    async def drop(self, view: CassandraView[Any], generation: int) -> None:
+        """Forget a generation that is not live (any more). Its number is not used again."""
+        tables = {insert.table for insert in view.inserts}
+        await self._connection.in_thread(
+            lambda session: [
+                session.execute(f"DROP TABLE IF EXISTS {table}_{view.tables(generation)}") for table in tables
+            ]
+        )
+        await self._connection.execute(_FORGET, (2**62, view.title, generation))
+        self._laid_out.discard((view.title, generation))
+
+
+class CassandraReader:
+    """The views of this store, read. Which generation is live is asked again after `LIVE_S`."""
+
+    def __init__(self, settings: CassandraSettings) -> None:
+        self._connection = _Connection(settings)
+        self._live: dict[str, tuple[int, float]] = {}
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable."""
+        await self._connection.execute("SELECT key FROM system.local")
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def select(
+        self, view: CassandraView[Any], cql: str, arguments: Sequence[Any] = ()
+    ) -> list[dict[str, Any]]:
+        """Rows of the live generation (`{g}` in the CQL); none where a view was never written."""
+        g = view.tables(await self._generation(view))
+        return await self._connection.execute(cql.format(g=g), arguments)
+
+    async def document(self, view: CassandraView[Any], stream: str) -> Any | None:
+        return _document(view, await self.select(view, view.inserts[0].select_one, view.key_of(stream)))
+
+    async def caught_up(self, after: Sequence[Position], *views: CassandraView[Any]) -> None:
+        """Return once these views have seen the receipt; raises NotCaughtUp or ForeignReceipt."""
+        ours = of_kinds(after, [view.kind for view in views])
+        for view in views:
+            await caught_up(
+                [position for position in ours if position.stream.startswith(view.kind + "/")],
+                lambda streams, view=view: self._versions(view, streams),  # type: ignore[misc]
+            )
+
+    async def _versions(self, view: CassandraView[Any], streams: Sequence[str]) -> Mapping[str, int]:
+        found = await asyncio.gather(*(self.document(view, stream) for stream in streams))
+        return {
+            stream: document.version if document else 0
+            for stream, document in zip(streams, found, strict=True)
+        }
+
+    async def _generation(self, view: CassandraView[Any]) -> int:
+        generation, asked_at = self._live.get(view.title, (0, 0.0))
+        if not generation or monotonic() - asked_at > LIVE_S:
+            generation = await _live_generation(self._connection, view)
+            self._live[view.title] = generation, monotonic()
+        return generation
+
+
+def batches(rows: Iterable[Row]) -> Iterable[list[Row]]:
+    """Rows of one partition together, as many as an unlogged batch may hold."""
+    by_partition: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_partition[row.partition].append(row)
+    for together in by_partition.values():
+        start, size = 0, 0
+        for end, row in enumerate(together):
+            size += row.size
+            if end > start and (size > BATCH_BYTES_MAX or end - start == ROWS_MAX):
+                yield together[start:end]
+                start, size = end, row.size
+        yield together[start:]
+
+
+def _unlogged(bound: Iterable[Statement]) -> Statement:
+    batch = BatchStatement(BatchType.UNLOGGED)
+    batch.is_idempotent = True
+    for statement in bound:
+        batch.add(statement)
+    return batch
+
+
+def _all(session: Session, statements: Sequence[tuple[Statement, Sequence[Any]]]) -> list[Any]:
+    """Blocking. The results of all statements, in order, so many under way at once; raises the first error."""
+    if not statements:
+        return []
+    results = execute_concurrent(session, statements, concurrency=IN_FLIGHT_MAX, raise_on_first_error=True)
+    return [result for _, result in results]
+
+
+def _pages(cql: str, session: Session) -> Any:
+    return session.execute(cql)
+
+
+def _next_page(pages: Any, _session: Session) -> None:
+    pages.fetch_next_page()
+
+
+def _document(view: CassandraView[Any], found: Sequence[dict[str, Any]]) -> Any | None:
+    """A row without its version is a part of one that is being written this moment."""
+    return view.load(dict(found[0])) if found and found[0]["version"] is not None else None
+
+
+def _name_of(insert: Insert, values: Sequence[Any]) -> str:
+    key = values[: len(insert.key)]
+    return f"{insert.table}.{insert.columns[0]} {orjson.dumps(key).decode()}"
+
+
+def _content_of(insert: Insert, values: Sequence[Any]) -> bytes:
+    return orjson.dumps(values[len(insert.key) :])
