@@ -13,6 +13,7 @@ from fastavro import parse_schema, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from ops.audit.law_book import LawBook
+from ops.audit.wire import AvscReader
 
 AVSC = Path(__file__).parents[1] / "schemas" / "avsc"
 SECOND = 1_000_000
@@ -100,8 +101,11 @@ class Log:
         return {law: verdict for law, verdict in self.verdicts(**judged).items() if verdict != "holds"}
 
 
+_READER = AvscReader()
+
+
 def verdicts_of(records: Iterable[Written], now: int, **judged: Any) -> dict[str, str]:
-    book = LawBook()
+    book = LawBook(_READER)
     for record in records:
         book.feed(record.topic, record.partition, record.value)
     return book.finish(now, **judged)

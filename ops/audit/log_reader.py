@@ -1,13 +1,20 @@
 """Reads the whole log as an outsider would: a plain read_committed consumer, every partition to its end."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 KINDS = ("events", "decisions")
 AGGREGATES = ("catalog", "cart", "order", "inventory", "payment")
+
+Place: TypeAlias = tuple[str, int]
+"""A topic and a partition of it."""
+
+Answer = TypeVar("Answer")
 
 _SILENCE_MAX_S = 30.0
 _ANSWER_MAX_S = 10.0
@@ -36,10 +43,9 @@ class Value:
 class LogReader:
     """Everything that was committed when it was opened; memory is bounded by librdkafka's queue of 16 MB."""
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
-        self._consumer = Consumer(_settings(bootstrap))
-        topics = [f"{prefix}.{kind}.{aggregate}" for kind in KINDS for aggregate in AGGREGATES]
-        self.extents = {place: self._extent(*place) for topic in topics for place in self._places(topic)}
+    def __init__(self, consumer: Consumer, extents: Mapping[Place, Extent]) -> None:
+        self._consumer = consumer
+        self.extents = extents
 
     def truncated(self, kind: str) -> list[str]:
         """The partitions of events or decisions whose beginning has been deleted."""
@@ -65,32 +71,49 @@ class LogReader:
                 elif not is_end:
                     yield Value(topic, partition, _value_of(message))
 
-    def close(self) -> None:
-        self._consumer.close()
-
     def _next_messages(self) -> list[Message]:
         first = self._consumer.poll(_SILENCE_MAX_S)
         if first is None:
             raise LogNotReadError(f"Kafka was silent for {_SILENCE_MAX_S:.0f} s")
         return [first, *self._consumer.consume(_MESSAGES_MAX, 0)]
 
-    def _places(self, topic: str) -> list[tuple[str, int]]:
-        try:
-            metadata = self._consumer.list_topics(topic, _ANSWER_MAX_S).topics[topic]
-        except KafkaException as error:
-            raise LogNotReadError(f"{topic}: {error}") from error
-        if metadata.error is not None:
-            raise LogNotReadError(f"{topic}: {metadata.error}")
-        return [(topic, partition) for partition in sorted(metadata.partitions)]
 
-    def _extent(self, topic: str, partition: int) -> Extent:
+@contextmanager
+def open_log(bootstrap: str, prefix: str) -> Iterator[LogReader]:
+    """The log of the topics under this prefix. Raises LogNotReadError where one of them is missing."""
+    consumer = Consumer(_settings(bootstrap))
+    topics = [f"{prefix}.{kind}.{aggregate}" for kind in KINDS for aggregate in AGGREGATES]
+    try:
+        places = [place for topic in topics for place in _places(consumer, topic)]
+        yield LogReader(consumer, {place: _extent(consumer, place) for place in places})
+    except KafkaException as error:
+        raise LogNotReadError(str(error)) from error
+    finally:
+        consumer.close()
+
+
+def _places(consumer: Consumer, topic: str) -> list[Place]:
+    metadata = _patiently(lambda: consumer.list_topics(topic, _ANSWER_MAX_S)).topics[topic]
+    if metadata.error is not None:
+        raise LogNotReadError(f"{topic}: {metadata.error}")
+    return [(topic, partition) for partition in sorted(metadata.partitions)]
+
+
+def _extent(consumer: Consumer, place: Place) -> Extent:
+    # Of a read_committed consumer the high one is the last stable offset: no open transaction is in it.
+    return Extent(*_patiently(lambda: consumer.get_watermark_offsets(TopicPartition(*place), _ANSWER_MAX_S)))
+
+
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """A partition has no leader for a moment after its broker came back, or it was created: ask again for a while."""
+    gives_up_at = time.monotonic() + _ANSWER_MAX_S
+    while True:
         try:
-            # Of a read_committed consumer the high one is the last stable offset: no open transaction is in it.
-            return Extent(
-                *self._consumer.get_watermark_offsets(TopicPartition(topic, partition), _ANSWER_MAX_S)
-            )
-        except KafkaException as error:
-            raise LogNotReadError(f"{topic}[{partition}]: {error}") from error
+            return ask()
+        except KafkaException:
+            if time.monotonic() > gives_up_at:
+                raise
+            time.sleep(0.1)
 
 
 def _position_of(message: Message) -> tuple[str, int, int]:

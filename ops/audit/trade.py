@@ -39,15 +39,13 @@ class _Payment:
 
     order_id: str
     moved: Sums = field(default_factory=_no_money)
-    voided: bool = False
     unanswered: Sums = field(default_factory=_no_money)
 
     @property
     def held(self) -> int:
-        """What of the customer's money is captured and not refunded, or authorized and not let go."""
-        if self.moved["capture"]:
-            return self.moved["capture"] - self.moved["refund"]
-        return 0 if self.voided else self.moved["authorization"]
+        """What of the customer's money was authorized or captured, and neither let go nor refunded."""
+        came = max(self.moved["authorization"], self.moved["capture"])
+        return came - self.moved["void"] - self.moved["refund"]
 
 
 class TradeBooks:
@@ -74,7 +72,7 @@ class TradeBooks:
             "PaymentRefundRequested": lambda event: self._ask(event, "refund"),
             "PaymentAuthorized": lambda event: self._move(event, "authorization"),
             "PaymentCaptured": lambda event: self._move(event, "capture"),
-            "PaymentVoided": self._void,
+            "PaymentVoided": lambda event: self._move(event, "void"),
             "PaymentRefunded": lambda event: self._move(event, "refund"),
             "PaymentDeclined": lambda event: self._hear(event, "authorization"),
             "PaymentCaptureFailed": lambda event: self._hear(event, "capture"),
@@ -173,9 +171,6 @@ class TradeBooks:
     def _move(self, event: Record, verb: str) -> None:
         self._hear(event, verb).moved[verb] += event["amount"]
 
-    def _void(self, event: Record) -> None:
-        self._hear(event, "void").voided = True
-
     def _payment(self, event: Record) -> _Payment:
         payment = self._payments.get(event["payment_id"])
         if payment is None:
@@ -206,13 +201,9 @@ class TradeBooks:
     def _compare(self, payment_id: str, theirs: Sums) -> None:
         """The provider may be ahead where an answer has not come yet; it is never behind."""
         payment = self._payments.get(payment_id) or _Payment("")
-        ours = payment.moved | {"void": theirs["void"] if payment.voided else 0}
-        for verb in _VERBS:
-            is_ahead = theirs[verb] > ours[verb] and payment.unanswered[verb]
-            if theirs[verb] != ours[verb] and not is_ahead:
+        for verb, ours in payment.moved.items():
+            is_ahead = theirs[verb] > ours and payment.unanswered[verb]
+            if theirs[verb] != ours and not is_ahead:
                 self._breaches.add(
-                    "5",
-                    f"payment/{payment_id}: the provider's {verb} is {theirs[verb]}, the log's {ours[verb]}",
+                    "5", f"payment/{payment_id}: the provider's {verb} is {theirs[verb]}, the log's {ours}"
                 )
-        if payment.voided and not theirs["void"]:
-            self._breaches.add("5", f"payment/{payment_id} is voided, and the provider knows nothing of it")

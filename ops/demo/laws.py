@@ -6,7 +6,7 @@ from typing import Any
 
 from ops.audit.breaches import HOLDS
 from ops.audit.law_book import LawBook
-from ops.audit.log_reader import LogReader
+from ops.audit.log_reader import LogReader, open_log
 
 _SHOWN = 5
 
@@ -24,12 +24,9 @@ def check_laws(
     the receipts that callers hold; `find_view_errors` compares the read models with the log and names what differs.
     Raises LogNotReadError where Kafka does not give the log.
     """
-    reader = LogReader(bootstrap, prefix)
-    try:
+    with open_log(bootstrap, prefix) as reader:
         verdicts = _read(reader, LawBook()).finish(time.time_ns() // 1_000, ledger, acknowledged)
-        deleted = _deleted(reader)
-    finally:
-        reader.close()
+    deleted = _deleted(reader)
     return dict(sorted((verdicts | {"7": _judge_views(find_view_errors)} | deleted).items()))
 
 
