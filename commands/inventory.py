@@ -378,8 +378,10 @@ def answer(_state: Snapshot, _command: InventoryCommand, events: Sequence[Invent
 
 
 def _could_have(event: Refusal) -> int:
-    """Units that could have been granted, or, of a shipment, that lie on the shelf."""
-    return event.sellable if isinstance(event, StockShipmentRefused) else event.available
+    """Units that could have been granted at that moment; of a promise to ship, what lies on the shelf."""
+    if isinstance(event, StockShipmentRefused):
+        return event.sellable if event.reason == "not_on_shelf" else 0
+    return event.available
 
 
 def deadline(_path: str, record: InventoryState) -> Deadline | None:

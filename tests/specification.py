@@ -70,7 +70,7 @@ class Outcome:
     def then(self, *events: Event) -> "Outcome":
         """Exactly these events, in this order."""
         assert self.rejection is None, self.rejection
-        assert self.events == events
+        assert self.events == events, f"{self.events} instead of {events}"
         return self
 
     def then_nothing(self) -> "Outcome":
@@ -82,5 +82,5 @@ class Outcome:
         return self
 
     def then_answers(self, answer: Answer) -> "Outcome":
-        assert self.answer == answer
+        assert self.answer == answer, f"{self.answer} instead of {answer}"
         return self
