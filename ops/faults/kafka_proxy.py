@@ -1,0 +1,181 @@
+"""A TCP proxy that reads Kafka's request headers, and can hold, cut or lose what a client sends by its API key."""
+
+import asyncio
+import struct
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ApiKey(IntEnum):
+    PRODUCE = 0
+    FETCH = 1
+    INIT_PRODUCER_ID = 22
+    ADD_PARTITIONS_TO_TXN = 24
+    ADD_OFFSETS_TO_TXN = 25
+    END_TXN = 26
+    TXN_OFFSET_COMMIT = 28
+
+
+@dataclass
+class Held:
+    """A rule for the next request with `api_key`: it waits in the proxy until `release`, or until a request with
+    `until` has been passed on `after` times. With `cut` its client loses the connection meanwhile; with
+    `lose_answer` the request is passed on at once and the connection is cut instead of an answer."""
+
+    api_key: ApiKey
+    cut: bool = False
+    lose_answer: bool = False
+    until: ApiKey | None = None
+    after: int = 1
+    caught: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+    delivered: threading.Event = field(default_factory=threading.Event)
+    _passed: int = 0
+
+    def release(self) -> None:
+        """Let the request go on its way now."""
+        self.released.set()
+
+    def passes(self, api_key: int) -> None:
+        """Another request goes by, after this one was caught."""
+        if self.caught.is_set() and api_key == self.until:
+            self._passed += 1
+            if self._passed > self.after:
+                self.release()
+
+
+class KafkaProxy:
+    """Listens on a free port of 127.0.0.1 and passes on to one broker; brokers' addresses in answers become its own,
+    so that a client that starts here stays here."""
+
+    def __init__(self, broker: str) -> None:
+        host, port = broker.rsplit(":", 1)
+        self._upstream = (host, int(port))
+        self._rules: list[Held] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="kafka-proxy")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.address = ""
+
+    def __enter__(self) -> "KafkaProxy":
+        self._thread.start()
+        self._call(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def add(self, rule: Held) -> Held:
+        """From now on; a rule catches one request."""
+        self._loop.call_soon_threadsafe(self._rules.append, rule)
+        return rule
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._port = self._server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{self._port}"
+
+    async def _stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._serve(_Link(reader, writer)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, link: "_Link") -> None:
+        upstream = _Link(*await asyncio.open_connection(*self._upstream))
+        answers = self._loop.create_task(self._pass_answers(upstream, link))
+        try:
+            while (frame := await link.read()) is not None:
+                await self._request(frame, link, upstream)
+        finally:
+            answers.cancel()
+            link.close()
+            upstream.close()
+
+    async def _request(self, frame: bytes, link: "_Link", upstream: "_Link") -> None:
+        api_key = struct.unpack_from(">h", frame)[0]
+        for rule in self._rules:
+            rule.passes(api_key)
+        await self._deliver_released()
+        rule = next((r for r in self._rules if r.api_key == api_key and not r.caught.is_set()), None)
+        if rule is None:
+            await upstream.write(frame)
+            return
+        if rule.lose_answer:
+            upstream.silent = True
+            await upstream.write(frame)
+        rule.caught.set()
+        if rule.cut or rule.lose_answer:
+            link.close()
+        if not rule.lose_answer:
+            await _wait(rule.released)
+            await upstream.write(frame)
+        await asyncio.sleep(0.05)  # the broker reads it before its connection goes
+        rule.delivered.set()
+
+    async def _deliver_released(self) -> None:
+        """What was just released reaches the broker before the request that released it."""
+        for rule in self._rules:
+            if rule.released.is_set() and not rule.delivered.is_set():
+                await _wait(rule.delivered)
+
+    async def _pass_answers(self, upstream: "_Link", link: "_Link") -> None:
+        before = self._upstream[0].encode() + struct.pack(">i", self._upstream[1])
+        after = self._upstream[0].encode() + struct.pack(">i", self._port)
+        while (frame := await upstream.read()) is not None:
+            if not upstream.silent:
+                await link.write(frame.replace(before, after))
+
+
+class _Link:
+    """Frames of Kafka's protocol over one connection: a length of four bytes, then so many."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.silent = False
+
+    async def read(self) -> bytes | None:
+        try:
+            (size,) = struct.unpack(">i", await self._reader.readexactly(4))
+            return await self._reader.readexactly(size)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    async def write(self, frame: bytes) -> None:
+        if self._writer.is_closing():
+            return
+        self._writer.write(struct.pack(">i", len(frame)) + frame)
+        try:
+            await self._writer.drain()
+        except ConnectionError:
+            self.close()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def _wait(event: threading.Event) -> None:
+    holds: Callable[[], bool] = event.is_set
+    while not holds():
+        await asyncio.sleep(0.002)
+
+
