@@ -20,6 +20,7 @@ from cassandra.io.libevreactor import LibevConnection
 from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import BatchStatement, BatchType, dict_factory
 
+from projections.compare import Expected
 from projections.receipt import caught_up, of_kinds
 from projections.store import Folded, FoldingStore, Stand
 from projections.view import Batch, D, StoreUnavailable, View
@@ -34,6 +35,9 @@ ROWS_MAX = 64
 
 BATCH_BYTES_MAX = 30_000
 LIVE_S = 1.0
+"""So long a reader believes that the generation it last saw is the live one."""
+
+SCHEMA_TIMEOUT_S = 30.0
 IN_FLIGHT_MAX = 48
 """So many statements of a batch are under way at once."""
 
@@ -55,7 +59,7 @@ class CassandraSettings:
         return cls(
             tuple(os.environ.get("DAYBOOK_CASSANDRA", "127.0.0.1:9042").split(",")),
             os.environ.get("DAYBOOK_KEYSPACE", "daybook"),
-            int(os.environ.get("DAYBOOK_REPLICAS", "1")),
+            int(os.environ.get("DAYBOOK_REPLICAS") or 1),
             os.environ.get("DAYBOOK_DATACENTER", ""),
         )
 
@@ -195,10 +199,9 @@ class _Connection:
         cluster = self._settings.cluster()
         try:
             session = cluster.connect()
-            session.execute(_keyspace_cql(self._settings))
+            session.execute(_keyspace_cql(self._settings), timeout=SCHEMA_TIMEOUT_S)
             session.set_keyspace(self._settings.keyspace)
-            for cql in creations("store"):
-                session.execute(cql)
+            change_schema(creations("store"), session)
         except BaseException:
             cluster.shutdown()
             raise
@@ -240,6 +243,12 @@ def creations(of: str, g: str = "") -> list[str]:
     ]
 
 
+def change_schema(statements: Iterable[str], session: Session) -> None:
+    """Blocking. Each waits for the cluster to agree on the schema, which takes a while under load."""
+    for cql in statements:
+        session.execute(cql, timeout=SCHEMA_TIMEOUT_S)
+
+
 def _keyspace_cql(settings: CassandraSettings) -> str:
     where = settings.datacenter or "replication_factor"
     return (
@@ -252,12 +261,14 @@ _NEXT = "SELECT next FROM view_positions WHERE title = ? AND generation = ? AND 
 _SET_NEXT = "INSERT INTO view_positions (title, generation, topic, partition, next) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"
 _FORGET = "DELETE FROM view_positions USING TIMESTAMP ? WHERE title = ? AND generation = ?"
 _LIVE = "SELECT live FROM live_generations WHERE title = ?"
+_BUILT = "SELECT live, built FROM live_generations WHERE title = ?"
+_SET_BUILT = "INSERT INTO live_generations (title, built) VALUES (?, ?) USING TIMESTAMP ?"
 _SET_LIVE = "INSERT INTO live_generations (title, live) VALUES (?, ?) USING TIMESTAMP ?"
 
 
 async def _live_generation(connection: _Connection, view: View[Any]) -> int:
     found = await connection.execute(_LIVE, (view.title,))
-    return int(found[0]["live"]) if found else 1
+    return int(found[0]["live"] or 1) if found else 1
 
 
 class CassandraStore(FoldingStore[CassandraView[Any]]):
@@ -337,6 +348,13 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
     async def live(self, view: CassandraView[Any]) -> int:
         return await _live_generation(self._connection, view)
 
+    async def next_generation(self, view: CassandraView[Any]) -> int:
+        """A number that no generation of this view ever had: what was deleted stays deleted for ten days."""
+        found = await self._connection.execute(_BUILT, (view.title,))
+        latest = max(value or 1 for value in found[0].values()) if found else 1
+        await self._connection.execute(_SET_BUILT, (view.title, latest + 1, latest + 1))
+        return int(latest + 1)
+
     async def prepare(self, view: CassandraView[Any], generation: int) -> None:
         """Create the tables of a generation where they are not there yet."""
         if (view.title, generation) not in self._laid_out:
@@ -360,10 +378,9 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
                     break
                 await self._connection.in_thread(partial(_next_page, pages))
 
-    def rows_of(self, view: CassandraView[Any], folded: Folded) -> Iterable[tuple[str, bytes | None]]:
-        """The rows that this fold should have left."""
+    def rows_of(self, view: CassandraView[Any], folded: Folded) -> Iterable[Expected]:
         for row in view.rows(folded):
-            yield _name_of(row.insert, row.values), _content_of(row.insert, row.values)
+            yield Expected(_name_of(row.insert, row.values), _content_of(row.insert, row.values))
 
     async def switch(
         self, view: CassandraView[Any], generation: int, partitions: Iterable[tuple[str, int]]
@@ -383,11 +400,8 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
     async def drop(self, view: CassandraView[Any], generation: int) -> None:
         """Forget a generation that is not live (any more). Its number is not used again."""
         tables = {insert.table for insert in view.inserts}
-        await self._connection.in_thread(
-            lambda session: [
-                session.execute(f"DROP TABLE IF EXISTS {table}_{view.tables(generation)}") for table in tables
-            ]
-        )
+        cql = [f"DROP TABLE IF EXISTS {table}_{view.tables(generation)}" for table in tables]
+        await self._connection.in_thread(partial(change_schema, cql))
         await self._connection.execute(_FORGET, (2**62, view.title, generation))
         self._laid_out.discard((view.title, generation))
 

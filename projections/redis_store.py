@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from projections.compare import Expected
 from projections.receipt import caught_up, of_kinds
 from projections.store import Folded, FoldingStore, Stand
 from projections.view import Batch, D, Served, StoreUnavailable, View
@@ -146,6 +147,10 @@ class Keys:
         return f"{self.prefix}:{{{self.view.title}}}:live"
 
     @property
+    def built(self) -> str:
+        return f"{self.prefix}:{{{self.view.title}}}:built"
+
+    @property
     def positions(self) -> str:
         return f"{self.prefix}:{{{self.view.title}}}:positions"
 
@@ -259,6 +264,14 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         async with answering():
             return int(await self._redis.get(Keys(self._prefix, view, 0).live) or 1)
 
+    async def next_generation(self, view: RedisView[Any]) -> int:
+        """A number that no generation of this view has had since the store was last emptied."""
+        live = await self.live(view)
+        async with answering():
+            while (number := await self._redis.incr(Keys(self._prefix, view, 0).built)) <= live:
+                pass
+        return int(number)
+
     async def prepare(self, view: RedisView[Any], generation: int) -> None:
         """Nothing to lay out: keys come into being as they are written."""
 
@@ -291,14 +304,14 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         for member, score in members:
             yield f"{name.removeprefix(keys.all)} {member.decode()}", repr(float(score)).encode()
 
-    def rows_of(self, view: RedisView[Any], folded: Folded) -> Iterable[tuple[str, bytes | None]]:
-        """The rows that this fold should have left; None: none of that name."""
+    def rows_of(self, view: RedisView[Any], folded: Folded) -> Iterable[Expected]:
         keys = Keys("", view, 0)
         for stream, after in folded.after.items():
-            yield keys.document(stream).removeprefix(keys.all), _value(view, after)
+            name = keys.document(stream).removeprefix(keys.all)
+            yield Expected(name, _value(view, after), view.expires_at(after))
             for mark in view.marks(folded.before[stream], after):
                 name = f"{keys.index(mark.index).removeprefix(keys.all)} {mark.member}"
-                yield name, None if mark.score is None else repr(float(mark.score)).encode()
+                yield Expected(name, None if mark.score is None else repr(float(mark.score)).encode())
 
     async def switch(
         self, view: RedisView[Any], generation: int, partitions: Iterable[tuple[str, int]]

@@ -1,8 +1,13 @@
 """All views, by the store they live in."""
 
+from functools import partial
+from typing import Any
+
 from projections import cart, command, ledger, order, product, stock
-from projections.cassandra_store import CassandraSettings, CassandraStore
-from projections.redis_store import RedisSettings, RedisStore
+from projections.cassandra_store import CassandraSettings, CassandraStore, CassandraView
+from projections.rebuild import Log, Rebuildable, Rebuilt, rebuild
+from projections.redis_store import RedisSettings, RedisStore, RedisView
+from schemas.topics import Topics
 
 REDIS_VIEWS = (product.VIEW, stock.VIEW, cart.VIEW, command.VIEW)
 CASSANDRA_VIEWS = (order.VIEW, ledger.VIEW)
@@ -14,3 +19,20 @@ def redis_store() -> RedisStore:
 
 def cassandra_store() -> CassandraStore:
     return CassandraStore(CassandraSettings.from_environment(), CASSANDRA_VIEWS)
+
+
+def view_named(name: str) -> RedisView[Any] | CassandraView[Any]:
+    """Raises KeyError for a view that there is not."""
+    return {view.name: view for view in (*REDIS_VIEWS, *CASSANDRA_VIEWS)}[name]
+
+
+async def rebuild_view(name: str, topics: Topics, log: Log) -> Rebuilt:
+    """What `rebuild VIEW` does; raises KeyError, StoreUnavailable, RebuildFailed."""
+    view = view_named(name)
+    return await rebuild(view, view.topics(topics), partial(_of_generation, view), log)
+
+
+def _of_generation(view: RedisView[Any] | CassandraView[Any], generation: int | None) -> Rebuildable:
+    if isinstance(view, RedisView):
+        return RedisStore(RedisSettings.from_environment(), (view,), generation)
+    return CassandraStore(CassandraSettings.from_environment(), (view,), generation)
