@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, yet not marked as exported
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
     TopicMetadata,
 )
@@ -25,6 +26,14 @@ BATCH_BYTES_MIN = 1_048_588
 """Kafka's own default of `max.message.bytes`: librdkafka fills a batch up to 1,000,000 bytes."""
 
 _FOR_EVER = -1
+_NOT_YET = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # its public name
+    KafkaError._NOENT,  # noqa: SLF001  # "no leaders found"
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # its public name
+)
 _RETENTION_FLOORS_MS = {"commands": 7 * DAY_MS, "decisions": 2 * DAY_MS}
 """The least that a topic which exists may keep: the dedupe window is 24 h, and a writer may be down for a while."""
 
@@ -97,15 +106,24 @@ def _create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> Non
 
 
 def _await_all(admin: AdminClient, wanted: Mapping[str, TopicSpec]) -> Found:
-    _wait_until(lambda: _are_led(_existing(admin, wanted), wanted), "topics just made are not served yet")
+    places = [TopicPartition(spec.name, p) for spec in wanted.values() for p in range(spec.partitions)]
+    _wait_until(lambda: _are_served(admin, places), "topics just made are not served yet")
     return _existing(admin, wanted)
 
 
-def _are_led(found: Found, wanted: Mapping[str, TopicSpec]) -> bool:
-    """Every topic is known and each of its partitions has a leader."""
-    return found.keys() == wanted.keys() and all(
-        topic.partitions and all(p.leader >= 0 for p in topic.partitions.values()) for topic in found.values()
-    )
+def _are_served(admin: AdminClient, places: Iterable[TopicPartition]) -> bool:
+    """Every partition answers. To be in the metadata is less: its leader may not know yet that it leads."""
+    # librdkafka keeps the answer "no leaders found"; only new metadata makes it forget.
+    admin.list_topics(timeout=ANSWER_LIMIT_S)
+    asked = {place: OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
+    try:
+        for future in admin.list_offsets(asked, request_timeout=ANSWER_LIMIT_S).values():
+            future.result(ANSWER_LIMIT_S + 1)
+    except KafkaException as error:
+        if error.args[0].code() not in _NOT_YET:
+            raise
+        return False
+    return True
 
 
 def _verify(admin: AdminClient, wanted: Mapping[str, TopicSpec], found: Found, replication: int) -> None:
@@ -139,7 +157,7 @@ def _rule(spec: TopicSpec, name: str, wanted: str, has: str) -> str:
 
 
 def _retention_floor(spec: TopicSpec, wanted: str) -> int:
-    kind = next((kind for kind in _RETENTION_FLOORS_MS if f".{kind}." in spec.name), "")
+    kind = spec.name.rsplit(".", 2)[-2]  # {prefix}.{kind}.{aggregate}
     return _RETENTION_FLOORS_MS.get(kind, int(wanted))
 
 
