@@ -30,7 +30,7 @@ from streams.watchdog import Watchdog
 log = structlog.get_logger(__name__)
 
 Deliver: TypeAlias = Callable[[Delivery], Awaitable[object]]
-Replayed: TypeAlias = "Future[Sequence[Poison] | None]"
+Replayed: TypeAlias = Future[Sequence[Poison] | None]
 """What became of letters applied again; None where the partition was revoked or rewound meanwhile."""
 
 MESSAGES_MAX = 1_000

@@ -59,9 +59,11 @@ async def settle_payments(batch: Batch, ports: PaymentPorts) -> list[Poison]:
     requests = [
         record.message for record in batch.records if isinstance(record.message.body, PaymentRequested)
     ]
-    async with asyncio.TaskGroup() as group:
-        for request in requests:
-            group.create_task(_settle(request, ports))
+    # All are waited for, whatever becomes of one: a call that is under way may move money.
+    ends = await asyncio.gather(*(_settle(request, ports) for request in requests), return_exceptions=True)
+    for end in ends:
+        if end is not None:
+            raise end
     return []
 
 

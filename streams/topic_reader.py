@@ -1,5 +1,6 @@
 """Reading one partition from an offset to its end, as it is at this moment."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from streams.kafka_clients import reader_config
 
 READ_TIMEOUT_S = 30.0
+ASK_AGAIN_S = 0.1
+
+_SETTLING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def read_to_end(kafka: str, topic: str, partition: int = 0, offset: int = 0) -> 
     Meant for topics that only grow from 0 (compacted ones included) and are written outside transactions.
     """
     with reader_of(kafka, topic, partition, offset) as consumer:
-        _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=READ_TIMEOUT_S)
+        end = _end_of(consumer, TopicPartition(topic, partition))
         while True:
             message = consumer.poll(READ_TIMEOUT_S)
             if message is None:
@@ -40,3 +44,18 @@ def read_to_end(kafka: str, topic: str, partition: int = 0, offset: int = 0) -> 
                 raise KafkaException(error)
             elif (message.offset() or 0) >= end:
                 return
+
+
+def _end_of(consumer: Consumer, partition: TopicPartition) -> int:
+    """The high watermark; a partition whose leader is just changing (or that was just made) is asked again."""
+    deadline = time.monotonic() + READ_TIMEOUT_S
+    while True:
+        try:
+            _, end = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
+            return int(end)
+        except KafkaException as error:
+            if not error.args[0].retriable() and error.args[0].code() not in _SETTLING:
+                raise
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(ASK_AGAIN_S)
