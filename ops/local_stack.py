@@ -26,7 +26,7 @@ JARS = Path(__file__).parent.parent / ".daybook" / "jars"
 HOST = "127.0.0.1"
 # Below 32768, where the kernel takes ephemeral ports from: a client's socket cannot sit on ours after a restart.
 PORTS = range(20000, 32768)
-START_WITHIN_S = 120.0
+START_WITHIN_S = 240.0  # 12 s on two idle cores; ten times that was seen where twenty others wanted them
 STOP_WITHIN_S = 20.0
 PROBE_S = 2.0
 SAY_EVERY_S = 2.0
@@ -254,6 +254,8 @@ class LocalStack:
             argv = server.command(home, self._jars, progress)
         except JarRefused as refused:
             raise StackFailed(f"{home.name}: {refused}") from refused
+        for old in (home.log, _output(home)):
+            set_aside(old)
         began = time.monotonic()
         started = self._spawn(home, argv)
         while not server.answers(home.address):
@@ -360,6 +362,12 @@ def is_free(port: int) -> bool:
 
 def _output(home: Home) -> Path:
     return home.root / f"{home.name}.out"
+
+
+def set_aside(log: Path) -> None:
+    """Keeps the log of the run before under another name, so that a failure shows this run's words only."""
+    if log.exists():
+        log.replace(log.with_name(f"{log.name}.before"))
 
 
 def last_words(*logs: Path, lines: int = 12) -> str:
