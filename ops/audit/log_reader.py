@@ -129,7 +129,7 @@ def _is_end(message: Message) -> bool:
     error = message.error()
     if error is None:
         return False
-    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name for it
+    if error.code() == KafkaError._PARTITION_EOF:
         return True
     raise LogNotReadError(f"{message.topic()}[{message.partition()}]: {error}")
 
