@@ -40,34 +40,40 @@ from schemas.values import Line
 from tests.specification import Given
 
 SKUS = ("A", "B")
-LOCATIONS = ("main", "main", "main", "attic")
+LOCATIONS = ("main",) * 7 + ("attic",)
 """Mostly one: what meets is what may collide."""
 ORDERS = ("o1", "o2")
+SKU_OF_LINE = {1: "A", 2: "B", 3: "A"}
 
 skus, locations, orders = st.sampled_from(SKUS), st.sampled_from(LOCATIONS), st.sampled_from(ORDERS)
 quantities = st.integers(1, 3)
-limits = st.integers(1, 20)
-lines = st.lists(st.builds(Line, st.integers(1, 2), skus, quantities), min_size=1, max_size=3).map(tuple)
-receipts = st.lists(st.builds(ReceiptLine, skus, st.integers(1, 9)), min_size=1, max_size=3).map(tuple)
+limits = st.integers(1, 60)
+line_numbers = st.sampled_from(tuple(SKU_OF_LINE))
+a_line = st.builds(lambda line, quantity: Line(line, SKU_OF_LINE[line], quantity), line_numbers, quantities)
+lines = st.lists(a_line, min_size=1, max_size=2).map(tuple)
+receipts = st.lists(st.builds(ReceiptLine, skus, quantities), min_size=1, max_size=3).map(tuple)
 attempts = st.just(1)
 reasons = st.just("cancelled")
 
-commands = st.one_of(
+RESERVE = st.builds(ReserveStock, orders, locations, lines, attempts, limits)
+ALLOCATE = st.builds(AllocateStock, orders, locations, lines, attempts)
+SHIP = st.builds(ShipStock, orders, locations, lines, attempts)
+OTHERS = [
     st.builds(ReceiveStock, locations, st.just("invoice"), receipts),
     st.builds(AdjustStock, skus, locations, st.integers(-6, 6), reasons, st.just(""), st.none()),
     st.builds(ChangeStockPolicy, skus, locations, st.integers(0, 1), st.integers(0, 3)),
-    st.builds(ReserveStock, orders, locations, lines, attempts, limits),
     st.builds(ReleaseReservation, orders, locations, lines, attempts, reasons),
-    st.builds(ExpireReservation, skus, locations, orders, st.integers(1, 2)),
-    st.builds(AllocateStock, orders, locations, lines, attempts),
     st.builds(ReleaseAllocation, orders, locations, lines, attempts, reasons),
-    st.builds(ShipStock, orders, locations, lines, attempts),
-)
-stories = st.lists(st.tuples(commands, st.integers(0, 2)), min_size=10, max_size=40)
+    st.builds(ExpireReservation, skus, locations, orders, line_numbers),
+]
+KINDS: list[st.SearchStrategy[Any]] = [*[RESERVE] * 6, *[ALLOCATE] * 4, *[SHIP] * 2, *OTHERS]
+"""What makes others possible comes more often."""
+commands = st.sampled_from(KINDS).flatmap(lambda kind: kind)
+stories = st.lists(st.tuples(commands, st.integers(0, 3)), min_size=10, max_size=40)
 """Commands, and how much time goes by before each."""
 
 
-DELIVERY = ReceiveStock("main", "invoice", (ReceiptLine("A", 9), ReceiptLine("B", 9)))
+DELIVERY = ReceiveStock("main", "invoice", (ReceiptLine("A", 5), ReceiptLine("B", 5)))
 
 
 def broken_law(decider: Decider, story: Sequence[tuple[Any, int]]) -> str | None:
@@ -239,9 +245,9 @@ def keeps_released_claims(state: Snapshot, event: Any) -> Changes:
 
 
 def loses_a_claim(state: Snapshot, event: Any) -> Changes:
-    """The second line's claim is written nowhere."""
+    """Only the first line's claim is written down."""
     changes = dict(inventory.evolve(state, event))
-    if isinstance(event, StockReserved) and event.line == 2:
+    if isinstance(event, StockReserved) and event.line > 1:
         del changes[claim_path(event.sku, event.location, event.order_id, event.line)]
     return changes
 
@@ -266,7 +272,7 @@ def test_a_planted_bug_breaks_a_law(decider):
         find(
             stories,
             lambda story: broken_law(decider, story) is not None,
-            settings=settings(max_examples=5000, phases=[Phase.generate], derandomize=True),
+            settings=settings(max_examples=2000, phases=[Phase.generate], derandomize=True),
         )
     except NoSuchExample:
         pytest.fail("no story caught it")
