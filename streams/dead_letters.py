@@ -41,11 +41,13 @@ Parking: TypeAlias = tuple[str, str, int, str]
 
 @dataclass(frozen=True, slots=True)
 class ParkedStream:
-    """Letters from offset `first` to `last` wait; `since` is where their first lies in the dead-letters topic."""
+    """Letters from offset `first` to `last` wait; the first lies at `since` in the dead-letters topic, once it is
+    written.
+    """
 
     first: int
     last: int
-    since: int
+    since: int | None
     asked: bool = False
 
 
@@ -76,7 +78,7 @@ class ParkedStreams:
     def park(self, parking: Parking, offset: int) -> None:
         """Known to this process before its letter is written."""
         with self._lock:
-            self._park(parking, offset, at=0)
+            self._park(parking, offset, at=None)
 
     def covers(self, parking: Parking, offset: int) -> bool:
         """Whether the record at `offset` has to wait; what stands before the first letter has not."""
@@ -102,10 +104,11 @@ class ParkedStreams:
         with self._lock:
             return [p for p in self._parked if p[3] == stream and consumer in (None, p[0])]
 
-    def _park(self, parking: Parking, offset: int, at: int) -> None:
+    def _park(self, parking: Parking, offset: int, at: int | None) -> None:
         old = self._parked.get(parking)
         if old is not None:
-            since, first, last = old.since or at, min(old.first, offset), max(old.last, offset)
+            since = at if old.since is None else old.since
+            first, last = min(old.first, offset), max(old.last, offset)
             self._parked[parking] = replace(old, first=first, last=last, since=since)
         elif len(self._parked) < PARKED_MAX:
             self._parked[parking] = ParkedStream(offset, offset, at)
@@ -166,7 +169,7 @@ class DeadLetters:
             return []
         letters = {
             letter.offset: letter
-            for letter in self._letters(parked.since)
+            for letter in self._letters(parked.since or 0)
             if _parking_of(letter) == parking and letter.offset >= parked.first and not letter.released
         }
         return list(islice((letters[offset] for offset in sorted(letters)), count))

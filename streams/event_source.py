@@ -131,7 +131,8 @@ class EventSource:
         self._stopping.set()
         with self._changed:
             self._changed.notify_all()
-        await asyncio.to_thread(self._thread.join, STOP_S + FINISH_S)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, STOP_S + FINISH_S)
 
     def is_current(self, delivery: Delivery) -> bool:
         sent = _sent(delivery)
@@ -270,9 +271,9 @@ class EventSource:
         cursor = self._cursors.get(_partition_of(message))
         if error.fatal():
             raise KafkaException(error)
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # its public name
             self._history_lost(cursor, message)
-        elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # its public name
+        elif error.code() != KafkaError._PARTITION_EOF:  # its public name
             log.warning("kafka", consumer=self.route.consumer, error=str(error))
         elif cursor is not None:
             cursor.end = message.offset() or 0

@@ -140,11 +140,12 @@ class _Boot(BootStrategy):
 
 def make_app(role: Role) -> faust.App:
     settings = role.kit.settings
-    datadir = settings.state or Path(tempfile.gettempdir()) / "daybook"
+    datadir = (settings.state or Path(tempfile.gettempdir()) / "daybook") / "faust"
+    datadir.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         f"{settings.topics.prefix}-{role.name}",
         broker=f"kafka://{settings.kafka}",
-        datadir=str(datadir / "faust"),
+        datadir=str(datadir),
         web_enabled=False,
     )
     app.boot_strategy = _Boot(app)

@@ -55,7 +55,7 @@ class SchemaRegistry:
         for key, value in records:
             producer.produce(self._topic, value.encode(), key.encode(), 0, on_delivery=note)
         if producer.flush(DELIVERY_TIMEOUT_MS / 1_000 + 1):
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001  # its public name
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # its public name
         if failures:
             raise KafkaException(failures[0])
 

@@ -11,7 +11,14 @@ from streams.kafka_clients import reader_config
 READ_TIMEOUT_S = 30.0
 ASK_AGAIN_S = 0.1
 
-_SETTLING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+SETTLE_S = 10.0
+_SETTLING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # its public name
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # its public name
+)
 
 
 @contextmanager
@@ -35,12 +42,12 @@ def read_to_end(kafka: str, topic: str, partition: int = 0, offset: int = 0) -> 
         while True:
             message = consumer.poll(READ_TIMEOUT_S)
             if message is None:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001  # its public name
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # its public name
             error = message.error()
             if error is None:
                 yield message
             # The end may be announced before the watermark is reached: another fetch was under way.
-            elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # its public name
+            elif error.code() != KafkaError._PARTITION_EOF:  # its public name
                 raise KafkaException(error)
             elif (message.offset() or 0) >= end:
                 return
@@ -48,14 +55,12 @@ def read_to_end(kafka: str, topic: str, partition: int = 0, offset: int = 0) -> 
 
 def _end_of(consumer: Consumer, partition: TopicPartition) -> int:
     """The high watermark; a partition whose leader is just changing (or that was just made) is asked again."""
-    deadline = time.monotonic() + READ_TIMEOUT_S
+    deadline = time.monotonic() + SETTLE_S
     while True:
         try:
             _, end = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
             return int(end)
         except KafkaException as error:
-            if not error.args[0].retriable() and error.args[0].code() not in _SETTLING:
-                raise
-            if time.monotonic() > deadline:
+            if error.args[0].code() not in _SETTLING or time.monotonic() > deadline:
                 raise
             time.sleep(ASK_AGAIN_S)
