@@ -26,7 +26,7 @@ JARS = Path(__file__).parent.parent / ".daybook" / "jars"
 HOST = "127.0.0.1"
 # Below 32768, where the kernel takes ephemeral ports from: a client's socket cannot sit on ours after a restart.
 PORTS = range(20000, 32768)
-START_WITHIN_S = 240.0  # 12 s on two idle cores; ten times that was seen where twenty others wanted them
+START_WITHIN_S = 240.0  # 12 s measured at light load on two cores, 98 s at a load average of 21
 STOP_WITHIN_S = 20.0
 PROBE_S = 2.0
 SAY_EVERY_S = 2.0

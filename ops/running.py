@@ -1,7 +1,5 @@
 """Bringing one Daybook up and taking it down: the stack, what it needs prepared, the supervisor and its roles."""
 
-import importlib
-import importlib.util
 import os
 import sys
 import time
@@ -77,14 +75,10 @@ def running_supervisor(wanted: Settings) -> Started | None:
 
 def prepare(ready: Settings, progress: Progress) -> None:
     """Keys, topics and tables, before anyone needs them."""
-    from ops.tokens import ensure_keys
+    from ops import prepare as preparation
 
-    ensure_keys(ready.jwks)
-    if importlib.util.find_spec("ops.prepare") is None:
-        progress("nothing prepares topics and tables yet")
-        return
     progress("preparing topics and tables")
-    importlib.import_module("ops.prepare").prepare(ready)
+    preparation.prepare(ready)
 
 
 def _with_free_ports(wanted: Settings) -> Settings:
@@ -154,10 +148,10 @@ def _not_ready(ready: Settings) -> list[str]:
     report = read_report(ready.run)
     if report is None:
         raise StackFailed(f"the supervisor ended; see {ready.logs / 'supervisor.log'}")
-    health = {role.name: role_health(ready, role, time.time()) for role in report.roles}
-    for name, word in health.items():
-        if word == "failing":
-            raise StackFailed(
-                f"{name} fails again and again; it said last:\n{last_words(ready.logs / f'{name}.log')}"
-            )
-    return [name for name, word in health.items() if word not in SERVING]
+    for role in report.roles:
+        if (
+            role.state == "failing"
+        ):  # as its supervisor sees it; of itself a role may say so while a server is away
+            log = ready.logs / f"{role.name}.log"
+            raise StackFailed(f"{role.name} fails again and again; it said last:\n{last_words(log)}")
+    return [role.name for role in report.roles if role_health(ready, role, time.time()) not in SERVING]

@@ -56,7 +56,12 @@ def survey(settings: Settings, stack: LocalStack) -> list[Row]:
     servers = {started.name: started for started in stack.running()}
     roles = report.roles if report and alive(report.supervisor) else []
     pids = [started.pid for started in servers.values()] + [role.pid for role in roles if role.pid]
-    costs = _costs([*pids, report.supervisor.pid] if report else pids)
+    trees = {pid: _tree(pid) for pid in pids}
+    if report and alive(report.supervisor):
+        trees[report.supervisor.pid] = [
+            psutil.Process(report.supervisor.pid)
+        ]  # its children have rows of their own
+    costs = _costs(trees)
     return [
         *_server_rows(settings, servers, costs),
         _supervisor_row(report, costs),
@@ -130,9 +135,8 @@ def role_report(run: Path, role: RoleState) -> dict[str, Any]:
     return {}
 
 
-def _costs(pids: Iterable[int]) -> Costs:
-    """Memory and CPU of each process with its children, the share of a core over a short sample."""
-    trees = {pid: _tree(pid) for pid in pids}
+def _costs(trees: Mapping[int, list[psutil.Process]]) -> Costs:
+    """Memory and CPU of each process tree, by the pid of its root; the share of a core over a short sample."""
     before = {pid: _cpu_s(tree) for pid, tree in trees.items()}
     time.sleep(CPU_SAMPLE_S)
     return {

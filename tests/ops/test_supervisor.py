@@ -7,19 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
-from ops import processes, settings, supervisor
+from ops import processes, running, settings, supervisor
 from ops.local_stack import AlreadyRunning, LocalStack
 from ops.processes import Started
 from ops.roles import RoleMissing, main_of
 from ops.running import RunsAlready, bring_up, take_down
 from ops.settings import REPOSITORY, Settings
-from ops.status import Row, role_health, table
+from ops.status import Row, role_health, survey, table
 from ops.supervisor import Restarts, RoleState, read_report, record_of
 
 WITHIN_S = 15.0
@@ -286,6 +287,31 @@ def test_a_role_that_stopped_reporting_is_silent(tmp_path: Path) -> None:
 def test_a_role_that_listens_is_ready_when_it_accepts(tmp_path: Path) -> None:
     ours = here(tmp_path, DAYBOOK_API="127.0.0.1:1")
     assert role_health(ours, RoleState("api", "running", 1, 1.0, 0, None), NOW) == "starting"
+
+
+def test_what_the_roles_cost_is_not_counted_twice(
+    supervise: Callable[..., Supervision], tmp_path: Path
+) -> None:
+    supervised = supervise(hungry="kept = bytearray(100_000_000); " + WORKS)
+    ours = here(tmp_path)
+    ours.run.mkdir()
+    hungry = supervised.running("hungry")
+    eventually(lambda: psutil.Process(hungry.pid).memory_info().rss > 100e6)
+    record_of(tmp_path).rename(record_of(ours.run))
+    cost = {row.name: row.rss_mb for row in survey(ours, LocalStack(ours.stack))}
+    assert (cost["hungry"] or 0) > 100
+    assert 0 < (cost["supervisor"] or 0) < 100
+
+
+def test_a_failing_word_of_a_role_itself_does_not_end_the_wait_for_it(tmp_path: Path) -> None:
+    ours = here(tmp_path)
+    ours.run.mkdir()
+    me = asdict(processes.identify("supervisor", os.getpid()))
+    record_of(ours.run).write_text(json.dumps({**me, "roles": [asdict(ROLE)]}))
+    says(ours, health="failing", at=time.time() * 1e6)
+    assert running._not_ready(ours) == ["commands"]
+    says(ours, health="ok", at=time.time() * 1e6)
+    assert running._not_ready(ours) == []
 
 
 def test_the_table_shows_only_columns_that_say_something() -> None:
