@@ -323,15 +323,15 @@ def evolve(state: Snapshot, event: InventoryEvent) -> Changes:
     stream = event.stream
     item = _after(state.get(stream) or NO_STOCK, event)
     match event:
-        case StockReserved(quantity=quantity):
+        case StockReserved():
             key = _key(event)
-            return {stream: item, claim_path(*key): ActiveClaim(*key, quantity, event.expires_at)}
-        case StockAllocated(quantity=quantity):
+            return {stream: item, claim_path(*key): ActiveClaim(*key, event.quantity, event.expires_at)}
+        case StockAllocated():
             key = _key(event)
-            return {stream: item, claim_path(*key): AllocatedClaim(*key, quantity)}
-        case StockReservationExpired(quantity=quantity):
+            return {stream: item, claim_path(*key): AllocatedClaim(*key, event.quantity)}
+        case StockReservationExpired():
             key = _key(event)
-            return {stream: item, claim_path(*key): ExpiredClaim(*key, quantity)}
+            return {stream: item, claim_path(*key): ExpiredClaim(*key, event.quantity)}
         case StockShipped() | StockReservationReleased() | StockAllocationReleased():
             return {stream: item, claim_path(*_key(event)): None}
         case (
