@@ -238,7 +238,7 @@ def _reached(messages: Iterable[Message], position: int) -> int:
     """The offset behind these; the end of the partition tells how far the markers behind the last record go."""
     for message in messages:
         error, offset = message.error(), message.offset()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # its only name
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:  # its only name
             raise KafkaException(error)
         if offset is not None:
             position = max(position, offset if error is not None else offset + 1)

@@ -58,6 +58,7 @@ class FoldingStore(ABC, Generic[V]):
         self.views = tuple(views)
         self._pinned = pinned
         self._caches = {view.title: Cache() for view in views}
+        self._left_at: dict[Partition, int] = {}
 
     def topics(self, topics: Topics) -> list[str]:
         return [topic for view in self.views for topic in view.topics(topics)]
@@ -74,8 +75,12 @@ class FoldingStore(ABC, Generic[V]):
         view = self._view_of(batch.topic)
         stand = await self._stand(view, batch.topic, batch.partition)
         cache = self._cache_of(view, stand.generation)
-        if stand.next != batch.expected:
-            cache.clear()
+        here = batch.topic, batch.partition
+        moved = stand.next != batch.expected
+        if moved or stand.next != self._left_at.get(here, stand.next):
+            cache.clear()  # flushed or restored meanwhile, even if the source knew it before us
+        self._left_at[here] = stand.next
+        if moved:
             raise PositionMoved(stand.next)
         facts, poisons = offered(view, batch.records)
         folded, unfolded = await self._fold(view, stand.generation, cache, facts)
@@ -85,6 +90,7 @@ class FoldingStore(ABC, Generic[V]):
             await self._advance_or_forget(view, stand.generation, batch)
         # Only now: a batch that failed half-way must find the documents as they were before it.
         cache.keep(folded.after, view)
+        self._left_at[here] = batch.next
         return sorted([*poisons, *unfolded], key=lambda poison: poison.offset)
 
     async def _fold(
