@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from api import cart, catalog, commands, health, inventory, order, problems
 from api.documented import describe
 from api.intake import Intake
+from api.limits import BodyLimit
 from api.readings import Views
 from api.role_status import RoleStatus
 from api.security import Keys, Verifier
@@ -17,9 +18,9 @@ from projections.cassandra_store import CassandraReader, CassandraSettings
 from projections.redis_store import RedisReader, RedisSettings
 from schemas.codec import Codec
 
-BODY_BYTES_MAX = 256 * 1024
-STORE_TIMEOUT_S = 1.5
-"""A reader hears within 2 s that a store is down."""
+REDIS_TIMEOUT_S = 0.9
+CASSANDRA_TIMEOUT_S = 1.8
+"""A reader hears within 2 s that a store is down; a call to Redis is tried twice."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -45,24 +46,21 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Trade written down once, in order.",
         version="1",
         lifespan=life,
-        max_body_size=BODY_BYTES_MAX,
+        redirect_slashes=False,
     )
-    routes = APIRouter(prefix="/v1")
-    for room in (catalog, inventory, cart, order, commands):
-        routes.include_router(room.routes)
-    app.include_router(routes)
-    app.include_router(health.routes)
-    app.include_router(health.routes, prefix="/v1", include_in_schema=False)
-    app.include_router(problems.routes)
+    for room in (cart, order, inventory, catalog, commands, health, problems):
+        # One flat list: FastAPI matches an included router's routes twice, a third of a request's CPU.
+        app.router.routes.extend(room.routes.routes)
+    app.add_middleware(BodyLimit)
     problems.map_problems(app)
     describe(app)
     return app
 
 
 def views_of(settings: Settings) -> Views:
-    redis = RedisSettings(settings.redis, settings.topics.prefix, STORE_TIMEOUT_S)
+    redis = RedisSettings(settings.redis, settings.topics.prefix, REDIS_TIMEOUT_S)
     hosts = tuple(settings.cassandra.split(","))
-    cassandra = CassandraSettings(hosts, settings.keyspace, timeout_s=STORE_TIMEOUT_S)
+    cassandra = CassandraSettings(hosts, settings.keyspace, timeout_s=CASSANDRA_TIMEOUT_S)
     return Views(RedisReader(redis), CassandraReader(cassandra))
 
 

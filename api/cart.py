@@ -28,7 +28,7 @@ from schemas.cart import (
 from schemas.decisions import ALREADY, Decided
 from schemas.values import LINES_MAX
 
-routes = APIRouter(prefix="/carts", tags=["cart"])
+routes = APIRouter(prefix="/v1/carts", tags=["cart"])
 
 Customers = Annotated[Errand, Depends(ErrandOf("customer"))]
 Owners = Annotated[OwnReading, Depends(ReadingOf("customer"))]

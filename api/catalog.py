@@ -14,7 +14,7 @@ from api.shapes import Body, Currency, Limit, Price, SkuInPath
 from projections import product
 from schemas.catalog import PublishProduct, RetireProduct, product_stream
 
-routes = APIRouter(prefix="/products", tags=["catalog"])
+routes = APIRouter(prefix="/v1/products", tags=["catalog"])
 
 Merchants = Annotated[Errand, Depends(ErrandOf("merchant"))]
 Anybodys = Annotated[Reading, Depends(open_reading)]

@@ -10,7 +10,7 @@ from api.readings import OwnReading, ReadingOf, Views
 from api.shapes import Id
 from projections import command
 
-routes = APIRouter(prefix="/commands", tags=["commands"])
+routes = APIRouter(prefix="/v1/commands", tags=["commands"])
 
 Senders = Annotated[OwnReading, Depends(ReadingOf())]
 

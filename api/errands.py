@@ -86,7 +86,7 @@ class ErrandOf(Guard):
 
     async def __call__(self, request: Request) -> Errand:
         principal = self.admit(request)
-        headers, path = request.headers, request.url.path
+        headers, path = request.headers, request.scope["path"]
         key = _idempotency_key(headers)
         return Errand(
             intake=request.app.state.intake,
@@ -136,7 +136,7 @@ def _occurred_at(headers: Mapping[str, str], principal: Principal) -> Micros | N
         occurred_at = Micros(round(at.timestamp() * SECOND))
     except (ValueError, OverflowError):
         raise InvalidRequestError("Daybook-Occurred-At is no RFC 3339 time.") from None
-    if at.tzinfo is None or occurred_at > _now() + CLOCKS_APART:
+    if at.tzinfo is None or not 0 <= occurred_at <= _now() + CLOCKS_APART:
         raise InvalidRequestError("Daybook-Occurred-At needs an offset from UTC, and lies not in the future.")
     return occurred_at
 

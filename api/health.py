@@ -64,10 +64,11 @@ def status_of(parts: Parts) -> str:
     return "ok" if all(parts.values()) else "degraded"
 
 
-routes = APIRouter(prefix="/health", tags=["health"])
+routes = APIRouter(tags=["health"])
 
 
-@routes.get("")
+@routes.get("/health")
+@routes.get("/v1/health", include_in_schema=False)
 async def tell_health(request: Request) -> Response:
     """200 while commands can be taken, else 503; `parts` says what works."""
     parts = await _health_of(request).parts()
@@ -75,14 +76,16 @@ async def tell_health(request: Request) -> Response:
     return Response(orjson.dumps(document), 200 if is_ready(parts) else 503, media_type=JSON)
 
 
-@routes.get("/live")
+@routes.get("/health/live")
+@routes.get("/v1/health/live", include_in_schema=False)
 async def tell_live(request: Request) -> Response:
     """200 unless this process can only be helped by a new one."""
     broken = _health_of(request).intake.broken
     return Response(orjson.dumps({"live": not broken}), 503 if broken else 200, media_type=JSON)
 
 
-@routes.get("/ready")
+@routes.get("/health/ready")
+@routes.get("/v1/health/ready", include_in_schema=False)
 async def tell_ready(request: Request) -> Response:
     """200 when Kafka is reached and every answer would be heard."""
     ready = is_ready(await _health_of(request).parts())

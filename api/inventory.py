@@ -14,7 +14,7 @@ from projections import ledger, stock
 from schemas.inventory import AdjustmentReason, AdjustStock, ChangeStockPolicy, ReceiptLine, ReceiveStock
 from schemas.values import MAIN
 
-routes = APIRouter(prefix="/inventory/{sku}", tags=["inventory"])
+routes = APIRouter(prefix="/v1/inventory/{sku}", tags=["inventory"])
 
 Merchants = Annotated[Errand, Depends(ErrandOf("merchant"))]
 Anybodys = Annotated[Reading, Depends(open_reading)]

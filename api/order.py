@@ -14,7 +14,7 @@ from api.shapes import Body, Cursor, Id, Limit, Nothing, Subject
 from projections import order
 from schemas.order import CancelOrder, ShipOrder
 
-routes = APIRouter(tags=["order"])
+routes = APIRouter(prefix="/v1", tags=["order"])
 
 Merchants = Annotated[Errand, Depends(ErrandOf("merchant"))]
 Owners = Annotated[Errand, Depends(ErrandOf("customer", "merchant"))]

@@ -8,6 +8,8 @@ ProblemError
 ├── ForbiddenError              403
 ├── NotFoundError               404
 │   └── UnknownProductError
+├── MethodNotAllowedError       405
+├── BodyTooLargeError           413
 ├── InvalidRequestError         422  readable, but not allowed
 │   └── CommandReusedError
 ├── UnavailableError            503  come again after a second
@@ -21,8 +23,8 @@ ProblemError
 
 import re
 from collections.abc import Iterator, Mapping
-from http import HTTPStatus
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -94,6 +96,18 @@ class NotFoundError(ProblemError):
 
 class UnknownProductError(NotFoundError):
     """A SKU is not for sale: never published, or retired."""
+
+
+class MethodNotAllowedError(ProblemError):
+    """This path has other methods; Allow names them."""
+
+    status = 405
+
+
+class BodyTooLargeError(ProblemError):
+    """The body is over 256 KB."""
+
+    status = 413
 
 
 class InvalidRequestError(ProblemError):
@@ -196,7 +210,7 @@ def _written(
 ) -> Response:
     slug = slug_of(name)
     problem = {"type": f"/problems/{slug}", "title": title_of(slug), "status": status, "detail": detail}
-    body = orjson.dumps({**problem, "instance": request.url.path, **members})
+    body = orjson.dumps({**problem, "instance": quote(request.scope["path"]), **members})
     echoed = {"Daybook-Command": str(members["command_id"])} if "command_id" in members else {}
     return Response(body, status, {**headers, **echoed}, MEDIA_TYPE)
 
@@ -237,10 +251,17 @@ def _sentence(one: Any) -> str:
     return f"{_place(one)}: {one['msg']}"
 
 
+_REFUSED_BY_FRAMEWORK: Mapping[int, type[ProblemError]] = {
+    cls.status: cls
+    for cls in (MalformedRequestError, NotFoundError, MethodNotAllowedError, BodyTooLargeError)
+}
+
+
 async def tell_http(request: Request, error: HTTPException) -> Response:
     """The framework's own refusals: unknown route, wrong method, a body too large or not readable."""
-    name = HTTPStatus(error.status_code).phrase.title().replace(" ", "")
-    return _written(request, name, error.status_code, str(error.detail), headers=error.headers or {})
+    cls = _REFUSED_BY_FRAMEWORK.get(error.status_code, MalformedRequestError)
+    name, detail = cls.__name__.removesuffix("Error"), str(error.detail)
+    return _written(request, name, error.status_code, detail, headers=error.headers or {})
 
 
 async def tell_broken(request: Request, _: Exception) -> Response:
@@ -283,7 +304,31 @@ def map_problems(app: FastAPI) -> None:
         app.add_exception_handler(error, tell)
 
 
-REJECTIONS: Mapping[str, str] = {}
+REJECTIONS: Mapping[str, str] = {
+    "CartIsCheckedOut": "conflict",
+    "CartIsClosed": "conflict",
+    "CartIsEmpty": "conflict",
+    "CommandExpired": "expired",
+    "CommandRefused": "conflict",
+    "CommandReused": "unprocessable",
+    "CurrencyMismatch": "unprocessable",
+    "InternalError": "internal",
+    "OrderIsBeingShipped": "conflict",
+    "OrderIsClosed": "conflict",
+    "OrderIsNotConfirmed": "conflict",
+    "PaymentHoldsTooLittle": "conflict",
+    "PaymentIsCaptured": "conflict",
+    "QuantityTooLarge": "unprocessable",
+    "StockBelowEmptyShelf": "conflict",
+    "TooManyLines": "unprocessable",
+    "UnknownCart": "not_found",
+    "UnknownCartItem": "not_found",
+    "UnknownOrder": "not_found",
+    "UnknownPayment": "not_found",
+    "UnknownProduct": "not_found",
+    "UnknownStockItem": "not_found",
+    "VersionConflict": "precondition",
+}
 """What a writer may answer, and the kind of each; a test holds it against the deciders' own list."""
 
 

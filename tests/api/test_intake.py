@@ -1,0 +1,253 @@
+"""Commands into a real Kafka and their outcomes back; a small responder stands where the worker would."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+import api.intake
+from api.intake import Intake
+from api.problems import CommandReusedError, NotReadyError, OutcomeUnknownError, OverloadedError
+from ops.local_stack import Addresses
+from schemas.cart import ClearCart, CreateCart
+from schemas.codec import Codec, Decoded
+from schemas.decisions import Decided, Decisions
+from schemas.meta import CommandMeta, Micros, derived_id
+from schemas.topics import Topics
+from streams.topic_admin import delete_topics, ensure_topics
+from tests.api.conftest import accepted
+
+CODEC = Codec()
+DEAD = "127.0.0.1:1"
+
+
+def meta_of(key: str, intake: Intake, fingerprint: str = "f") -> CommandMeta:
+    now = Micros(time.time_ns() // 1_000)
+    command_id = derived_id("ben", key)
+    cart = f"cart/{derived_id(command_id)}"
+    return CommandMeta(
+        command_id,
+        cart,
+        "00-1-1-01",
+        now,
+        Micros(now + 30_000_000),
+        None,
+        None,
+        intake.reply_to,
+        "c",
+        "c",
+        "customer",
+        "ben",
+        fingerprint,
+    )
+
+
+class Responder:
+    """Reads the commands of carts and answers as `answer` says, one decisions record per command."""
+
+    def __init__(self, kafka: str, topics: Topics) -> None:
+        self.seen: list[Decoded[CommandMeta]] = []
+        self.silent = False
+        self._topics = topics
+        self._producer = Producer({"bootstrap.servers": kafka, "linger.ms": 0})
+        self._consumer = Consumer(
+            {"bootstrap.servers": kafka, "group.id": "none", "enable.auto.commit": False}
+        )
+        commands = topics.commands("cart")
+        self._consumer.assign([TopicPartition(commands, n, 0) for n in range(topics.partitions)])
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            message = self._consumer.poll(0.05)
+            if message is not None and message.error() is None:
+                command = CODEC.decode(message.value() or b"")
+                self.seen.append(command)
+                if not self.silent:
+                    self.answer(accepted(command.meta), message.partition() or 0)
+
+    def answer(self, decided: Decided, partition: int = 0) -> None:
+        body = Decisions(UUID(decided.command_id).bytes, (decided,))
+        meta = {"stream": f"cart/{partition}", "recorded_at": decided.recorded_at, "batch_id": "b"}
+        self._producer.produce(self._topics.decisions("cart"), CODEC.encode(body, meta), partition=partition)
+        self._producer.flush(5)
+
+    def close(self) -> None:
+        self._ending.set()
+        self._thread.join()
+        self._consumer.close()
+
+
+async def until(holds) -> None:
+    """Wait for a condition, at most 20 s."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def topics(stack: Addresses) -> Iterator[Topics]:
+    topics = Topics(f"intake-test-{uuid4().hex[:8]}")
+    ensure_topics(stack.kafka, topics)
+    yield topics
+    delete_topics(stack.kafka, topics.prefix)
+
+
+@pytest.fixture
+def responder(stack: Addresses, topics: Topics) -> Iterator[Responder]:
+    responder = Responder(stack.kafka, topics)
+    yield responder
+    responder.close()
+
+
+@pytest.fixture
+async def intake(stack: Addresses, topics: Topics) -> AsyncIterator[Intake]:
+    intake = Intake(stack.kafka, topics, Codec())
+    intake.start()
+    await until(lambda: intake.hears_decisions)
+    yield intake
+    await intake.stop()
+
+
+async def ask(intake: Intake, meta: CommandMeta) -> Decided | None:
+    cart_id = meta.stream.removeprefix("cart/")
+    return await intake.ask("cart", cart_id, CreateCart(cart_id, "ben", "GBP"), meta)
+
+
+async def test_a_command_comes_back_decided(intake: Intake, responder: Responder, topics: Topics):
+    meta = meta_of("one", intake)
+    decided = await ask(intake, meta)
+
+    assert decided is not None
+    assert (decided.command_id, decided.outcome) == (meta.command_id, "accepted")
+    (seen,) = [c for c in responder.seen if c.meta.command_id == meta.command_id]
+    assert seen.meta == meta
+    assert intake.in_flight == 0
+
+
+async def test_a_retry_joins_the_running_request(intake: Intake, responder: Responder):
+    meta = meta_of("two", intake)
+    answers = await asyncio.gather(*[ask(intake, meta) for _ in range(5)])
+
+    assert all(answer is answers[0] for answer in answers)
+    assert len([c for c in responder.seen if c.meta.command_id == meta.command_id]) == 1
+
+
+async def test_one_caller_who_goes_away_does_not_take_the_answer_along(intake: Intake, responder: Responder):
+    meta = meta_of("three", intake)
+    leaves, stays = asyncio.create_task(ask(intake, meta)), asyncio.create_task(ask(intake, meta))
+    await asyncio.sleep(0)
+    leaves.cancel()
+
+    assert await stays is not None
+
+
+async def test_another_body_under_a_running_key_is_refused(intake: Intake, responder: Responder):
+    meta = meta_of("four", intake)
+    running = asyncio.create_task(ask(intake, meta))
+    await asyncio.sleep(0)
+    with pytest.raises(CommandReusedError):
+        await ask(intake, replace(meta, fingerprint="other"))
+
+    assert await running is not None
+
+
+async def test_a_hundred_callers_are_all_answered(intake: Intake, responder: Responder):
+    decided = await asyncio.gather(*[ask(intake, meta_of(f"many-{n}", intake)) for n in range(100)])
+
+    assert len({one.command_id for one in decided if one}) == 100
+
+
+async def test_what_is_too_much_is_turned_away_unsent(intake: Intake, responder: Responder, monkeypatch):
+    monkeypatch.setattr(api.intake, "IN_FLIGHT_MAX", 2)
+    responder.silent = True
+    running = [asyncio.create_task(ask(intake, meta_of(f"full-{n}", intake))) for n in range(2)]
+    await until(lambda: intake.in_flight == 2)
+    with pytest.raises(OverloadedError):
+        await ask(intake, meta_of("full-3", intake))
+    await until(lambda: len(responder.seen) >= 2)
+    for command in responder.seen:
+        responder.answer(accepted(command.meta))
+
+    assert all(await asyncio.gather(*running))
+
+
+async def test_what_takes_too_long_is_not_known_yet_and_the_next_asking_is_answered(
+    intake: Intake, responder: Responder, monkeypatch
+):
+    monkeypatch.setattr(api.intake, "CONFIRMED_WITHIN_S", 0.5)
+    monkeypatch.setattr(api.intake, "DECIDED_WITHIN_S", 0.6)
+    responder.silent = True
+    meta = meta_of("late", intake)
+    assert await ask(intake, meta) is None
+
+    responder.silent = False
+    assert await ask(intake, meta) is not None
+    assert len([c for c in responder.seen if c.meta.command_id == meta.command_id]) == 2
+
+
+async def test_answers_to_others_and_bytes_that_are_none_do_no_harm(
+    intake: Intake, responder: Responder, stack, topics
+):
+    foreign = replace(meta_of("foreign", intake), reply_to="api/another")
+    responder.answer(accepted(foreign))
+    producer = Producer({"bootstrap.servers": stack.kafka})
+    for poison in (
+        b"",
+        b"\x00" * 40,
+        intake.reply_to.encode() * 3,
+        b"\xc3\x01" + b"\x07" * 8 + intake.reply_to.encode(),
+    ):
+        producer.produce(topics.decisions("cart"), poison, partition=0)
+    producer.flush(5)
+
+    assert await ask(intake, meta_of("after", intake)) is not None
+    assert intake.broken is None
+
+
+async def test_without_kafka_nothing_is_taken_until_answers_can_be_heard(topics: Topics):
+    intake = Intake(DEAD, topics, Codec())
+    intake.start()
+    try:
+        with pytest.raises(NotReadyError):
+            await ask(intake, meta_of("early", intake))
+        assert not await intake.reaches_kafka(0.2)
+    finally:
+        await intake.stop()
+
+
+async def test_kafka_that_went_away_is_told_within_two_seconds_with_the_commands_id(stack, topics, responder):
+    """The reader has its positions; the producer is then pointed at a port where nobody answers."""
+    intake = Intake(stack.kafka, topics, Codec())
+    intake.start()
+    try:
+        await until(lambda: intake.hears_decisions)
+        intake._producer = Producer(api.intake._settings(DEAD))
+        meta, begun = meta_of("gone", intake), time.monotonic()
+        with pytest.raises(OutcomeUnknownError) as unknown:
+            await ask(intake, meta)
+
+        assert time.monotonic() - begun < 2
+        assert unknown.value.members["command_id"] == meta.command_id
+        assert intake.in_flight == 0
+    finally:
+        await intake.stop()
+
+
+async def test_a_wrong_number_of_partitions_ends_it(stack, topics):
+    intake = Intake(stack.kafka, Topics(topics.prefix, 3), Codec())
+    intake.start()
+    await until(lambda: intake.broken)
+    await intake.stop()
+
+    assert "partitions" in str(intake.broken)
+    with pytest.raises(NotReadyError):
+        await intake.ask("cart", "x", ClearCart("x"), meta_of("x", intake))
