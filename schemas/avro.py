@@ -4,7 +4,7 @@ import json
 import types
 import typing
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -47,8 +47,14 @@ def schema_of(message: type, *, logical: bool = True) -> Schema:
 
 
 def fingerprint_of(schema: Schema) -> bytes:
-    """The 8 bytes of CRC-64-AVRO as they stand on the wire (fastavro's hex is little-endian already)."""
-    return bytes.fromhex(avro_fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+    """The 8 bytes of CRC-64-AVRO as they stand on the wire."""
+    return _fingerprint(to_parsing_canonical_form(schema))
+
+
+@lru_cache(maxsize=1_024)
+def _fingerprint(canonical: str) -> bytes:
+    # fastavro's hex is little-endian already. It computes in Python, over a millisecond each: too long to do it twice.
+    return bytes.fromhex(avro_fingerprint(canonical, "CRC-64-AVRO"))
 
 
 def write_avsc(folder: Path = AVSC) -> None:

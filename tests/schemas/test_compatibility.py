@@ -15,7 +15,6 @@ from schemas.avro import RELEASED, as_text, fingerprint_of, released_files
 from schemas.codec import Codec
 from schemas.compatibility import SUMS, Today, begin_again, complaints, release
 from schemas.inventory import StockAdjusted
-from schemas.language import META_OF
 from schemas.resolution import encode_sample, samples_of, unreadable
 from schemas.upcasting import UPCASTS
 from tests.messages import EVENT
@@ -251,18 +250,17 @@ def test_an_adjustment_from_before_there_were_reasons_is_read_with_its_note_and_
     assert (decoded.meta, decoded.body) == (EVENT, today)
 
 
-def test_whatever_the_gate_calls_readable_fastavro_reads(released: Path):
+def test_whatever_the_gate_calls_readable_fastavro_reads():
     """The gate compares schemas; here Avro itself resolves data, for each change that may pass."""
-    for message, schema in Today.of_this_code().schemas.items():
+    codec = Codec()
+    for schema in Today.of_this_code().schemas.values():
         wider = deepcopy(schema)
         wider["fields"].insert(1, {"name": "added", "type": ["null", "string"], "default": None})
         assert unreadable(schema, wider) == unreadable(wider, schema) == []
-        codec = Codec()
         codec.learn(wider)
         for sample in samples_of(wider):
             del (expected := dict(sample))["added"]
             assert codec.decode(encode_sample(wider, sample)) == codec.decode(encode_sample(schema, expected))
-        assert message in {cls.__name__ for cls in META_OF}
 
 
 def changed(message: str, change: Change) -> Today:
