@@ -38,6 +38,9 @@ LIVE_S = 1.0
 """So long a reader believes that the generation it last saw is the live one."""
 
 SCHEMA_TIMEOUT_S = 30.0
+PROTOCOL = 5
+"""Of Cassandra 4 and later; unsaid, the driver tries newer ones first, one connection each."""
+
 IN_FLIGHT_MAX = 48
 """So many statements of a batch are under way at once."""
 
@@ -77,6 +80,7 @@ class CassandraSettings:
             connection_class=LibevConnection,
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             connect_timeout=self.timeout_s,
+            protocol_version=PROTOCOL,
         )
 
 

@@ -89,7 +89,8 @@ async def rebuild(
         mended = await _differing(build, live_store, old, generation)
         await _switch(build, live_store, generation)
         await asyncio.sleep(GRACE_S)
-        await live_store.drop(view, old)
+        for stale in range(old, generation):  # the old one, and what rebuilds that were killed left behind
+            await live_store.drop(view, stale)
         return build.report(generation, set(), mended)
     finally:
         await build.store.close()
