@@ -13,6 +13,7 @@ from faust.app.base import BootStrategy
 from mode import Service
 from mode.types import ServiceT
 
+from schemas import telemetry
 from schemas.codec import Codec
 from streams.dead_letters import DeadLetters
 from streams.deliveries import Body, Delivery, settle
@@ -155,7 +156,8 @@ def make_app(role: Role) -> faust.App:
 
 def run(role: Role) -> None:
     """Runs until SIGTERM or SIGINT (exit status 0) or until a source fails (1)."""
-    worker = faust.Worker(make_app(role), redirect_stdouts=False, quiet=True, loglevel="WARNING")
+    telemetry.configure(role.name)
+    worker = faust.Worker(make_app(role), redirect_stdouts=False, override_logging=False, quiet=True)
     worker.spinner = None
     worker.execute_from_commandline()
 

@@ -15,7 +15,8 @@ from tests.streams.listening import Listening, Pen
 def topics(stack: Addresses) -> Iterator[Topics]:
     topics = Topics(f"test-{uuid.uuid4().hex[:12]}", 2)
     admin = AdminClient({"bootstrap.servers": stack.kafka})
-    wanted = {topics.events("cart"): 2, topics.dead_letters: 1, topics.schemas: 1}
+    wanted = {topics.dead_letters: 1, topics.schemas: 1}
+    wanted |= {topics.events(name): 2 for name in ("cart", "payment")} | {topics.commands("payment"): 2}
     for made in admin.create_topics([NewTopic(name, n, 1) for name, n in wanted.items()]).values():
         made.result()
     yield topics
