@@ -30,7 +30,8 @@ class Rejected:
 class Decided:
     """One command's outcome. `stream` is whom it asked, `lines` the order's lines it spoke of, `status` a word of
     the decider's own (a payment's `pending`, `done`, `nothing`, `failed`), `positions` the streams it stands in.
-    `sender` is the actor who sent it through the API, and may ask for it; empty for a saga's or deadline's."""
+    `sender` is the actor who sent it through the API, and may ask for it; empty for a saga's or deadline's.
+    """
 
     command_id: str
     type: str
@@ -54,7 +55,8 @@ class Decided:
 @dataclass(frozen=True)
 class Decisions:
     """All commands that one transaction decided in one command partition. `ids` are their 16-byte ids in a row, so
-    that a window can be restored without decoding the rest."""
+    that a window can be restored without decoding the rest.
+    """
 
     ids: bytes
     decided: tuple[Decided, ...]
