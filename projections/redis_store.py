@@ -1,25 +1,19 @@
 """Views in Redis: each document is one key, JSON behind its version, and only a newer version replaces it."""
 
 import os
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import orjson
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
 
 from projections.compare import Expected
 from projections.receipt import caught_up, of_kinds
+from projections.redis_connection import Command, RedisConnection, UnknownScript
 from projections.store import Folded, FoldingStore, Stand
-from projections.view import Batch, D, Served, StoreUnavailable, View
+from projections.view import Batch, D, Served, View
 from schemas.values import Position
-
-Client: TypeAlias = Any
-"""redis-py's types say `bytes | str`, and now or awaitable, whatever the settings; ours are bytes, awaited."""
 
 COMMANDS_MAX = 512
 """So many commands go into one pipeline."""
@@ -35,14 +29,17 @@ return 1
 """KEYS: document. ARGV: version, JSON, and maybe the millisecond at which it expires."""
 
 _MARK = """
-local seen = redis.call('HGET', KEYS[2], ARGV[1])
-if seen and tonumber(seen) >= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1])
-else redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end
+for i = 1, #ARGV, 3 do
+  local member, version, score = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local seen = redis.call('HGET', KEYS[2], member)
+  if not seen or tonumber(seen) < tonumber(version) then
+    redis.call('HSET', KEYS[2], member, version)
+    if score == '' then redis.call('ZREM', KEYS[1], member) else redis.call('ZADD', KEYS[1], score, member) end
+  end
+end
 return 1
 """
-"""KEYS: index, versions of its members. ARGV: member, version, score (empty: it is no member any more)."""
+"""KEYS: index, versions of its members. ARGV: member, version, score (empty: no member any more), and so on."""
 
 _STAND = """
 local live = redis.call('GET', KEYS[1]) or '1'
@@ -94,19 +91,8 @@ class RedisSettings:
             os.environ.get("DAYBOOK_TOPIC_PREFIX", "daybook"),
         )
 
-    def connect(self) -> Client:
-        host, _, port = self.address.rpartition(":")
-        return Redis(
-            host=host,
-            port=int(port),
-            protocol=2,
-            socket_timeout=self.timeout_s,
-            socket_connect_timeout=self.timeout_s,
-            max_connections=64,
-            retry=Retry(
-                NoBackoff(), 1
-            ),  # a restarted server costs one broken connection, not one failed call
-        )
+    def connect(self) -> RedisConnection:
+        return RedisConnection(self.address, self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,51 +144,52 @@ class Keys:
     def all(self) -> str:
         return f"{self.prefix}:{self.view.title}:{self.generation}:"
 
+    @property
+    def indexes(self) -> str:
+        return f"{self.all}index:"
+
     def document(self, stream: str) -> str:
         return f"{self.all}{{{stream.partition('/')[2]}}}"
 
     def index(self, index: str) -> str:
-        return f"{self.all}index:{{{index}}}"
+        return f"{self.indexes}{{{index}}}"
 
     def index_versions(self, index: str) -> str:
         return f"{self.index(index)}:versions"
 
 
+Call: TypeAlias = tuple[str, Sequence[str], Sequence[str | bytes | int | float]]
+"""A script's name, its keys and its arguments."""
+
+
 class _Scripts:
-    """Runs pipelines of scripts by their hash, and loads them where the server does not know them (any more)."""
+    """Runs scripts by their hash, and loads them where the server does not know them (any more)."""
 
-    def __init__(self, redis: Client) -> None:
+    def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
-        self._hashes: dict[str, str] = {}
+        self._hashes: dict[str, bytes] = {}
 
-    async def run(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """The results of (script, keys, arguments), in order; raises StoreUnavailable if any of them failed."""
-        async with answering():
-            try:
-                return await self._run(calls)
-            except NoScriptError:
-                self._hashes.clear()
-                return await self._run(calls)  # each script is idempotent, so what had run may run again
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """The results, in order; raises StoreUnavailable if any of them failed."""
+        try:
+            return await self._run(calls)
+        except UnknownScript:
+            self._hashes.clear()
+            return await self._run(calls)  # each script is idempotent, so what had run may run again
 
-    async def _run(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Any]]]) -> list[Any]:
+    async def _run(self, calls: Sequence[Call]) -> list[Any]:
         if not self._hashes:
-            self._hashes = {name: await self._redis.script_load(text) for name, text in _SCRIPTS.items()}
+            hashes = await self._redis.ask([("SCRIPT", "LOAD", text) for text in _SCRIPTS.values()])
+            self._hashes = dict(zip(_SCRIPTS, hashes, strict=True))
         results: list[Any] = []
         for chunk in chunks(calls, COMMANDS_MAX):
-            pipeline = self._redis.pipeline(transaction=False)
-            for script, keys, arguments in chunk:
-                pipeline.evalsha(self._hashes[script], len(keys), *keys, *arguments)
-            results += await pipeline.execute()
+            results += await self._redis.ask(
+                [
+                    ("EVALSHA", self._hashes[script], len(keys), *keys, *arguments)
+                    for script, keys, arguments in chunk
+                ]
+            )
         return results
-
-
-@asynccontextmanager
-async def answering() -> AsyncIterator[None]:
-    """Whatever Redis may say instead of an answer (down, loading, out of memory) is StoreUnavailable."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"redis: {error}") from error
 
 
 class RedisStore(FoldingStore[RedisView[Any]]):
@@ -219,7 +206,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         self._scripts = _Scripts(self._redis)
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._redis.close()
 
     async def _stand(self, view: RedisView[Any], topic: str, partition: int) -> Stand:
         arguments = (self._pinned or "", f"{topic}/{partition}")
@@ -243,16 +230,21 @@ class RedisStore(FoldingStore[RedisView[Any]]):
     async def _write(self, view: RedisView[Any], generation: int, folded: Folded) -> None:
         """Indexes first: once a document is there, nobody looks again at what it stood in before."""
         keys = Keys(self._prefix, view, generation)
-        marks = [
-            ("mark", (keys.index(mark.index), keys.index_versions(mark.index)), _mark_arguments(mark, after))
-            for stream, after in folded.after.items()
-            for mark in view.marks(folded.before[stream], after)
+        marks: defaultdict[str, list[Any]] = defaultdict(list)
+        for stream, after in folded.after.items():
+            for mark in view.marks(folded.before[stream], after):
+                score = "" if mark.score is None else mark.score
+                marks[mark.index] += (mark.member, after.version, score)
+        marking: list[Call] = [
+            ("mark", (keys.index(index), keys.index_versions(index)), some)
+            for index, arguments in marks.items()
+            for some in chunks(arguments, 3 * COMMANDS_MAX)
         ]
-        documents = [
+        documents: list[Call] = [
             ("put", (keys.document(stream),), _put_arguments(view, after))
             for stream, after in folded.after.items()
         ]
-        await self._scripts.run([*marks, *documents])
+        await self._scripts.run([*marking, *documents])
 
     def _position_keys(self, view: RedisView[Any]) -> tuple[str, str]:
         keys = Keys(self._prefix, view, 0)
@@ -261,16 +253,15 @@ class RedisStore(FoldingStore[RedisView[Any]]):
     # What a rebuild needs beside a store (`rebuild.Rebuildable`).
 
     async def live(self, view: RedisView[Any]) -> int:
-        async with answering():
-            return int(await self._redis.get(Keys(self._prefix, view, 0).live) or 1)
+        (live,) = await self._redis.ask([("GET", Keys(self._prefix, view, 0).live)])
+        return int(live or 1)
 
     async def next_generation(self, view: RedisView[Any]) -> int:
         """A number that no generation of this view has had since the store was last emptied."""
-        live = await self.live(view)
-        async with answering():
-            while (number := await self._redis.incr(Keys(self._prefix, view, 0).built)) <= live:
-                pass
-        return int(number)
+        live, number = await self.live(view), 0
+        while number <= live:
+            (number,) = await self._redis.ask([("INCR", Keys(self._prefix, view, 0).built)])
+        return number
 
     async def prepare(self, view: RedisView[Any], generation: int) -> None:
         """Nothing to lay out: keys come into being as they are written."""
@@ -278,31 +269,34 @@ class RedisStore(FoldingStore[RedisView[Any]]):
     async def rows(self, view: RedisView[Any], generation: int) -> AsyncIterator[tuple[str, bytes]]:
         """Every key of a generation, without its prefix, and what it holds."""
         keys = Keys(self._prefix, view, generation)
-        async with answering():
-            async for chunk in self._names(keys.all):
-                documents = [name for name in chunk if not _is_index(name, keys)]
-                values = await fetch(self._redis, documents)
-                for name, value in zip(documents, values, strict=True):
-                    if value is not None:  # it may have expired between the two
-                        yield name.removeprefix(keys.all), value
-                for name in set(chunk) - set(documents):
-                    if not name.endswith(":versions"):
-                        async for row in self._index_rows(name, keys):
-                            yield row
+        async for names in self._names(keys.all):
+            documents = [name for name in names if not name.startswith(keys.indexes)]
+            values = await fetch(self._redis, documents)
+            for name, value in zip(documents, values, strict=True):
+                if value is not None:  # it may have expired between the two
+                    yield name.removeprefix(keys.all), value
+            for index in set(names) - set(documents):
+                if not index.endswith(":versions"):
+                    for member, score in await self._scores(index):
+                        yield f"{index.removeprefix(keys.all)} {member}", score
 
     async def _names(self, prefix: str) -> AsyncIterator[list[str]]:
         """The keys below a prefix; a scan may name one twice."""
-        cursor, pattern = 0, _literally(prefix) + "*"
+        cursor, pattern = b"0", _literally(prefix) + "*"
         while True:
-            cursor, found = await self._redis.scan(cursor, match=pattern, count=COMMANDS_MAX)
+            ((cursor, found),) = await self._redis.ask(
+                [("SCAN", cursor, "MATCH", pattern, "COUNT", COMMANDS_MAX)]
+            )
             yield [name.decode() for name in found]
-            if cursor == 0:
+            if cursor == b"0":
                 return
 
-    async def _index_rows(self, name: str, keys: Keys) -> AsyncIterator[tuple[str, bytes]]:
-        members = await self._redis.zrange(name, 0, -1, withscores=True)
-        for member, score in members:
-            yield f"{name.removeprefix(keys.all)} {member.decode()}", repr(float(score)).encode()
+    async def _scores(self, index: str) -> list[tuple[str, bytes]]:
+        (flat,) = await self._redis.ask([("ZRANGE", index, 0, -1, "WITHSCORES")])
+        return [
+            (member.decode(), _score(float(score)))
+            for member, score in zip(flat[::2], flat[1::2], strict=True)
+        ]
 
     def rows_of(self, view: RedisView[Any], folded: Folded) -> Iterable[Expected]:
         keys = Keys("", view, 0)
@@ -311,7 +305,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
             yield Expected(name, _value(view, after), view.expires_at(after))
             for mark in view.marks(folded.before[stream], after):
                 name = f"{keys.index(mark.index).removeprefix(keys.all)} {mark.member}"
-                yield Expected(name, None if mark.score is None else repr(float(mark.score)).encode())
+                yield Expected(name, None if mark.score is None else _score(mark.score))
 
     async def switch(
         self, view: RedisView[Any], generation: int, partitions: Iterable[tuple[str, int]]
@@ -324,13 +318,11 @@ class RedisStore(FoldingStore[RedisView[Any]]):
     async def drop(self, view: RedisView[Any], generation: int) -> None:
         """Forget a generation that is not live (any more)."""
         keys = Keys(self._prefix, view, generation)
-        async with answering():
-            async for names in self._names(keys.all):
-                if names:
-                    await self._redis.unlink(*names)
-            fields = await self._redis.hkeys(keys.positions)
-            if stale := [f for f in fields if f.startswith(f"{generation}/".encode())]:
-                await self._redis.hdel(keys.positions, *stale)
+        async for names in self._names(keys.all):
+            await self._redis.ask([("UNLINK", name) for name in names])
+        (fields,) = await self._redis.ask([("HKEYS", keys.positions)])
+        stale = [field for field in fields if field.startswith(f"{generation}/".encode())]
+        await self._redis.ask([("HDEL", keys.positions, field) for field in stale])
 
 
 class RedisReader:
@@ -346,18 +338,14 @@ class RedisReader:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable."""
-        async with answering():
-            await self._redis.ping()
+        await self._redis.ask([("PING",)])
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._redis.close()
 
     async def documents(self, view: RedisView[Any], streams: Sequence[str]) -> list[Served | None]:
-        def read(pipeline: Client, keys: Keys) -> None:
-            for stream in streams:
-                pipeline.get(keys.document(stream))
-
-        return [_served(value) for value in await self._read(view, read)]
+        values = await self._read(view, lambda keys: [("GET", keys.document(stream)) for stream in streams])
+        return [_served(value) for value in values]
 
     async def document(self, view: RedisView[Any], stream: str) -> Served | None:
         (served,) = await self.documents(view, [stream])
@@ -367,10 +355,11 @@ class RedisReader:
         self, view: RedisView[Any], index: str, start: int, count: int, *, best_first: bool = False
     ) -> tuple[list[str], int]:
         """`count` members of an index from the `start`-th (from 0) on, and how many there are."""
+        range_of = "ZREVRANGE" if best_first else "ZRANGE"
 
-        def read(pipeline: Client, keys: Keys) -> None:
-            pipeline.zrange(keys.index(index), start, start + count - 1, desc=best_first)
-            pipeline.zcard(keys.index(index))
+        def read(keys: Keys) -> list[Command]:
+            name = keys.index(index)
+            return [(range_of, name, start, start + count - 1), ("ZCARD", name)]
 
         names, total = await self._read(view, read)
         return [name.decode() for name in names], total
@@ -378,7 +367,7 @@ class RedisReader:
     async def are_members(self, view: RedisView[Any], index: str, members: Sequence[str]) -> list[bool]:
         if not members:
             return []
-        (scores,) = await self._read(view, lambda p, keys: p.zmscore(keys.index(index), members))
+        (scores,) = await self._read(view, lambda keys: [("ZMSCORE", keys.index(index), *members)])
         return [score is not None for score in scores]
 
     async def caught_up(self, after: Sequence[Position], *views: RedisView[Any]) -> None:
@@ -396,30 +385,22 @@ class RedisReader:
         served = await self.documents(view, streams)
         return {stream: one.version if one else 0 for stream, one in zip(streams, served, strict=True)}
 
-    async def _read(self, view: RedisView[Any], read: Callable[[Client, Keys], Any]) -> list[Any]:
-        """The answers to `read`, all from the live generation; twice at most, where that has just changed."""
-        async with answering():
-            while True:
-                generation = self._live.get(view.title, 1)
-                keys = Keys(self._prefix, view, generation)
-                pipeline = self._redis.pipeline(transaction=False)
-                pipeline.get(keys.live)
-                read(pipeline, keys)
-                live, *answers = list(await pipeline.execute())
-                self._live[view.title] = int(live or 1)
-                if self._live[view.title] == generation:
-                    return answers
+    async def _read(self, view: RedisView[Any], read: Callable[[Keys], list[Command]]) -> list[Any]:
+        """The answers to `read`, all from the live generation; asked again where that has just changed."""
+        while True:
+            generation = self._live.get(view.title, 1)
+            keys = Keys(self._prefix, view, generation)
+            live, *answers = await self._redis.ask([("GET", keys.live), *read(keys)])
+            self._live[view.title] = int(live or 1)
+            if self._live[view.title] == generation:
+                return answers
 
 
-async def fetch(redis: Client, names: Sequence[str]) -> list[bytes | None]:
-    """The values of keys, in one pipeline per so many; on a cluster they may lie anywhere, so no MGET."""
+async def fetch(redis: RedisConnection, names: Sequence[str]) -> list[bytes | None]:
+    """The values of keys; on a cluster they may lie anywhere, so no MGET."""
     values: list[bytes | None] = []
-    async with answering():
-        for chunk in chunks(names, COMMANDS_MAX):
-            pipeline = redis.pipeline(transaction=False)
-            for name in chunk:
-                pipeline.get(name)
-            values += await pipeline.execute()
+    for chunk in chunks(names, COMMANDS_MAX):
+        values += await redis.ask([("GET", name) for name in chunk])
     return values
 
 
@@ -440,12 +421,8 @@ def _put_arguments(view: RedisView[Any], document: Any) -> Sequence[Any]:
     return document.version, view.dump(document), *forgotten
 
 
-def _mark_arguments(mark: Mark, document: Any) -> Sequence[Any]:
-    return mark.member, document.version, "" if mark.score is None else mark.score
-
-
-def _is_index(name: str, keys: Keys) -> bool:
-    return name.startswith(keys.all + "index:")
+def _score(score: float) -> bytes:
+    return repr(float(score)).encode()
 
 
 def _literally(text: str) -> str:
