@@ -1,4 +1,4 @@
-"""The order decides: what was asked and what came back for one checkout, and what is still owed when it ends."""
+"""The order decides: what was asked and what came back for a checkout, and what is owed when it ends."""
 
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias, assert_never
@@ -85,6 +85,9 @@ from schemas.order import (
     payment_id_of,
 )
 from schemas.values import Line, RefusedLine
+
+STEWARDS = frozenset({"merchant", "operator", "saga", "deadline"})
+"""Who may act on an order beside its owner."""
 
 CAPTURE_BACK_OFF = 10 * SECOND
 CAPTURE_BACK_OFF_MAX = 10 * MINUTE
@@ -188,9 +191,10 @@ def _hear(story: Story, command: Heard) -> None:
 
 def _may(command: OrderCommand, order: Order, context: Context) -> bool:
     """A customer may cancel what is theirs, and ships nothing."""
-    if context.actor_kind != "customer":
+    if context.actor_kind in STEWARDS:
         return True
-    return context.actor_id == order.owner and not isinstance(command, ShipOrder)
+    is_theirs = context.actor_kind == "customer" and context.actor_id == order.owner
+    return is_theirs and not isinstance(command, ShipOrder)
 
 
 # Placed: stock first, then money.
@@ -248,7 +252,8 @@ def _refusals(
     """The refused ones among these lines; all of them if the command had no effect at all."""
     if code:
         return tuple(RefusedLine(line.line, line.sku, line.quantity, 0) for line in story.lines(numbers))
-    return tuple(line for line in refused if line.line in numbers)
+    asked = set(numbers)
+    return tuple(line for line in refused if line.line in asked)
 
 
 def _hear_of_authorization(story: Story, command: RecordPaymentAnswer) -> None:
@@ -337,7 +342,7 @@ def _ask_for_shipment(story: Story, order: ConfirmedOrder, numbers: Iterable[int
 
 
 def _hear_of_shipment(story: Story, command: RecordShipment) -> None:
-    """A refusal counts only if it answers the latest request; goods that have left have left, whoever asked."""
+    """A refusal counts only if it answers the latest request; goods that left have left, whoever asked."""
     order = story.order
     if not isinstance(order, ConfirmedOrder):
         return
@@ -411,7 +416,7 @@ def _cancel_if_asked(story: Story, command: CancelOrder) -> Rejection | None:
 
 
 def _hear_of_release(story: Story, command: RecordRelease) -> None:
-    """Nobody releases what an order that goes on still holds; an answer before the claim's own is not its end."""
+    """Nobody releases what an order still holds that goes on; a claim without an answer has not ended yet."""
     if command.how == "expired":
         _expired(story, [n for n in command.lines if rises(story.order, n, "e")])
     elif command.how == "released" and isinstance(story.order, EndedOrder):

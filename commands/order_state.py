@@ -51,7 +51,7 @@ from schemas.order import (
 from schemas.values import Line, RefusedLine
 
 RISE = "oread"
-"""The life of a claim, in the letters of `schemas.order.Claim`: a fact moves it to the right, or is not news."""
+"""The life of a claim, in the letters of `schemas.order.Claim`: a fact moves it to the right, or is no news."""
 HELD = "rea"
 """Claims that a release must end; one that expired holds no units, yet might be allocated again."""
 OWED = "orea"

@@ -42,7 +42,7 @@ from schemas.payment import (
 )
 
 SETTLED_KEPT = 16
-"""So many of the latest keys and their outcomes are remembered; an older one is ignored, and that is written down."""
+"""So many of the latest keys and their outcomes are remembered; an older one is ignored, in writing."""
 VOID_CAME_FIRST = "void_came_first"
 
 Events: TypeAlias = Sequence[PaymentEvent]
@@ -156,7 +156,7 @@ def _record(payment: Payment, command: RecordProviderResult, context: Context) -
 
 
 def _ignore(payment: Payment, command: RecordProviderResult) -> Events:
-    """The same answer again is no news, nor is doubt about what is certain; a contradiction is written down."""
+    """The same answer again is no news, nor is doubt of what is certain; a contradiction is written down."""
     known = next((s.outcome for s in payment.settled if s.key == command.key), None)
     heard = "succeeded" if command.outcome == "succeeded" else "failed"
     if known is not None and (known == heard or command.outcome == "unknown"):

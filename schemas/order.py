@@ -1,4 +1,4 @@
-"""The order, memory of the checkout: its stream says what was asked and what came back. Stream `order/{id}`."""
+"""The order, memory of the checkout: its stream says what was asked and came back. Stream `order/{id}`."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -61,7 +61,7 @@ class PlaceOrder(OrderMessage):
 
 @dataclass(frozen=True)
 class RecordStockAnswer(OrderMessage):
-    """Inventory's answer to one ReserveStock: all of its lines (by number) are granted; none, if any is refused.
+    """Inventory's answer to one ReserveStock: all its lines (by number) are granted; none, if any is refused.
 
     `code` is the type of the rejection if the command had no effect at all: every line counts as refused.
     """
@@ -92,7 +92,7 @@ class RecordRelease(OrderMessage):
 
 @dataclass(frozen=True)
 class RecordShipment(OrderMessage):
-    """Of the `attempt`-th ShipStock: its lines are shipped, save the refused ones (all, if it has a `code`)."""
+    """Of the `attempt`-th ShipStock: its lines are shipped, save those refused (all, if it has a `code`)."""
 
     lines: tuple[int, ...]
     refused: tuple[RefusedLine, ...]
@@ -229,7 +229,7 @@ class OrderConfirmationRepeated(OrderStep):
 
 @dataclass(frozen=True)
 class OrderReturn(OrderStep):
-    """What an ended order asks for: `lines` are claims to be released (`held`: reserved, or allocated), `money`
+    """What an ended order asks for: `lines` are claims to be released (`held`: reserved or allocated), `money`
     is none, void or refund, `cart` none, reopen or complete; again at `remind_at`, while it is owed.
     """
 
@@ -417,7 +417,7 @@ class OrderLines:
 
 @dataclass(frozen=True)
 class _LivingOrder:
-    """`claims` has one `Claim` for each line, in order; `lines` are the stocked ones, unless they lie apart."""
+    """`claims` has one `Claim` for each line, in order; `lines` are the stocked, unless they lie apart."""
 
     order_id: str
     cart_id: str

@@ -1,4 +1,4 @@
-"""The payment: a small ledger of what was asked of the provider and what it answered. Stream `payment/{id}`."""
+"""The payment: a small ledger of what the provider was asked and what it answered. Stream `payment/{id}`."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -96,8 +96,8 @@ class _PaymentFact:
 
 @dataclass(frozen=True)
 class PaymentRequested(_PaymentFact):
-    """`key` is the provider's idempotency key: the id of the first such event. `reference` is the provider's own
-    id of what is captured, voided or refunded (empty for an authorization, which has a `token`).
+    """`key` is the provider's idempotency key: the id of the first such event. `reference` is the provider's
+    own id of what is captured, voided or refunded (empty for an authorization, which has a `token`).
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""What a saga makes of a fact: commands, each with an id that follows from the fact, so that twice is once."""
+"""What a saga makes of a fact: commands, whose ids follow from the fact, so that twice is once."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class SagaCommandRejected:
-    """An order would not hear what a saga told it: nobody is left to tell, so a person must see it (a dead letter).
+    """An order would not hear what a saga told it; nobody is left to tell, so it becomes a dead letter.
 
     `command_id` and `type` are the rejected command's.
     """
@@ -58,7 +58,7 @@ class Asking:
 
     def __init__(self, actor: str, fact: Fact) -> None:
         self._actor = actor
-        self._trigger = trigger_of(fact)
+        self._fact = fact
 
     def order(self, body: Command) -> Asked:
         """Tell the order; it is not asked to answer."""
@@ -84,7 +84,7 @@ class Asking:
         ]
 
     def _ask(self, aggregate: str, key: str, body: Command, reply_to: str | None, part: str) -> Asked:
-        trigger = self._trigger
+        trigger = trigger_of(self._fact)
         meta = CommandMeta(
             command_id=derived_id(trigger.id, type(body).__name__, part),
             stream=body.stream,

@@ -70,7 +70,7 @@ def _return(
 def _release(
     step: OrderStep, held: str, attempt: int, reason: ReleaseReason, asking: Asking, topics: Topics
 ) -> list[Asked]:
-    """Either release ends a claim in whatever state it is; which one it is tells a reader what was thought."""
+    """Either release ends a claim in whatever state it is; which one tells a reader what was known."""
     release = ReleaseAllocation if held == "allocated" else ReleaseReservation
 
     def body(lines: tuple[Line, ...]) -> ReleaseAllocation | ReleaseReservation:

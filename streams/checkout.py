@@ -1,4 +1,4 @@
-"""The checkout: from a cart to a confirmed order; stock first, then money, the confirmation only after both."""
+"""The checkout: from a cart to a confirmed order; stock first, then money, then the confirmation."""
 
 from commands.decider import Event
 from schemas.cart import CartCheckedOut, CompleteCart
@@ -37,7 +37,6 @@ from streams.asked import (
     cart_outcome,
     code_of,
     money_outcome,
-    trigger_of,
 )
 
 ACTOR = "checkout"
@@ -48,15 +47,16 @@ def react(fact: Fact, topics: Topics) -> list[Asked]:
     if isinstance(fact, Decided):
         order_id = asking_order(fact)
         return [] if order_id is None else _hear(fact, order_id, asking)
-    return _go_on(fact.body, Micros(trigger_of(fact).recorded_at + RESERVATION_LIMIT), asking, topics)
+    if isinstance(fact.body, OrderPlaced):
+        until = Micros(fact.meta.recorded_at + RESERVATION_LIMIT)
+        return _reserve(fact.body, until, asking, topics)
+    return _go_on(fact.body, asking, topics)
 
 
-def _go_on(event: Event, reserved_until: Micros, asking: Asking, topics: Topics) -> list[Asked]:
+def _go_on(event: Event, asking: Asking, topics: Topics) -> list[Asked]:
     match event:
         case CartCheckedOut():
             return [_place(event, asking)]
-        case OrderPlaced():
-            return _reserve(event, reserved_until, asking, topics)
         case OrderStockSecured():
             return [_authorize(event, asking)]
         case OrderConfirmed():

@@ -1,4 +1,4 @@
-"""One order of three lines, two of goods and one of postage, as it goes its way; and what the sagas make of it."""
+"""One order of two lines of goods and one of postage, on its way; and what the sagas make of it."""
 
 from collections.abc import Sequence
 from typing import Any

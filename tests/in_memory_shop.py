@@ -1,4 +1,4 @@
-"""The whole shop in memory: the real deciders and sagas, a clock that is turned by hand, and no order across topics."""
+"""The whole shop in memory: the real deciders and sagas, a clock turned by hand, no order across topics."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ class Provider:
 
 
 class Shop:
-    """Facts lie in their topic partitions until somebody delivers them, commands until somebody decides them."""
+    """Facts lie in their topic partitions until they are delivered, commands until they are decided."""
 
     def __init__(self, react: React = saga.react, deciders: Mapping[str, Decider] = DECIDERS) -> None:
         self.topics = Topics(partitions=2)
