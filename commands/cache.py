@@ -6,8 +6,11 @@ V = TypeVar("V")
 
 
 class Cache(Generic[V]):
-    """Holds at most about twice `limit` units of size. When the young generation is full it becomes the old one,
-    and the old one is dropped; a hit in the old one makes a value young again."""
+    """Holds at most about twice `limit` units of size.
+
+    When the young generation is full it becomes the old one, and the old one is dropped; a hit in the old one makes
+    a value young again.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -55,11 +55,11 @@ Changes: TypeAlias = Mapping[str, Record | None]
 """Path → the record as it is from now on; None where it has come to its end."""
 
 
-def no_answer(state: Snapshot, command: Command, events: Sequence[Event]) -> Answer:
+def no_answer(_state: Snapshot, _command: Command, _events: Sequence[Event]) -> Answer:
     return Answer()
 
 
-def no_deadline(path: str, record: Record) -> Deadline | None:
+def no_deadline(_path: str, _record: Record) -> Deadline | None:
     return None
 
 

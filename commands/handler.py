@@ -175,8 +175,11 @@ class Handler:
     # Taking partitions over.
 
     def _serve_only(self, partitions: Sequence[Partition]) -> None:
-        """Fence first, then look where the logs end: the other way round, a predecessor's last transaction could
-        still come between, and its events would be overwritten by ours."""
+        """Fence first, then look where the logs end.
+
+        The other way round, a predecessor's last transaction could still come between, and we would decide on the
+        state before it: a version twice.
+        """
         self._writers.clear()
         self._positions = dict(self._journal.fence(partitions))
         self._writers = {partition: self._load(partition) for partition in partitions}

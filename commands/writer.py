@@ -111,7 +111,7 @@ class Writer:
         codec: Codec,
         topics: Topics,
         store: Store,
-        decode: Callable[[bytes], Decoded[Any]],
+        decode: Callable[[bytes], Decoded[CommandMeta]],
     ) -> None:
         self.partition = partition
         self._decider = decider
@@ -138,7 +138,7 @@ class Writer:
     ) -> Staged:
         """Decide a batch and whatever is due. Nothing of this writer changes until `merge`."""
         now = max(self._clock, clock)
-        batch = _Batch(self, batch_id, now, too_large)
+        batch = _Batch(self, self._decider, batch_id, now, too_large)
         asked: list[Asked] = []
         for one in received:
             command = self._read(one)
@@ -157,10 +157,11 @@ class Writer:
         if received.value is None or received.key is None:
             return "a command has a key and a value"
         try:
-            decoded: Decoded[CommandMeta] = self._decode(received.value)
+            decoded = self._decode(received.value)
         except UndecodableError as error:
             return str(error)
-        if not isinstance(decoded.body, self._commands):
+        body: Command = decoded.body
+        if not isinstance(body, self._commands):
             return f"{type(decoded.body).__name__} is no command of {self.partition.aggregate}"
         if not is_command_id(decoded.meta.command_id):
             return f"{decoded.meta.command_id!r} is no command id"
@@ -232,9 +233,8 @@ class Writer:
         meta |= {"batch_index": first_index + index, "batch_size": batch_size, "previous": head.hash}
         value = self._codec.encode(event, meta)
         head.hash = hashlib.sha256(value).digest()
-        headers = _headers(event, meta["stream"], meta["version"]) + (
-            ("traceparent", meta["traceparent"].encode()),
-        )
+        trace = ("traceparent", meta["traceparent"].encode())
+        headers = (*_headers(event, meta["stream"], meta["version"]), trace)
         return Output("events", self.partition, meta["stream"].split("/")[1].encode(), value, headers)
 
     def _decisions(self, staged: Staged) -> Iterable[tuple[bytes, bytes]]:
@@ -378,9 +378,11 @@ class Writer:
 class _Batch:
     """One batch of one partition while it is decided: an overlay over the writer's records."""
 
-    def __init__(self, writer: Writer, batch_id: str, now: Micros, too_large: frozenset[str]) -> None:
+    def __init__(
+        self, writer: Writer, decider: Decider, batch_id: str, now: Micros, too_large: frozenset[str]
+    ) -> None:
         self._writer = writer
-        self._decider = writer._decider
+        self._decider = decider
         self._batch_id = batch_id
         self._now = now
         self._too_large = too_large
@@ -437,7 +439,7 @@ class _Batch:
         else:
             try:
                 self._try(asked)
-            except Exception as error:  # a decider's bug must not stop the partition
+            except Exception as error:  # noqa: BLE001  # a decider's bug must not stop the partition
                 self._trial = {}
                 self._fail(asked, f"{type(error).__name__}: {error}")
 

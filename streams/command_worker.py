@@ -40,7 +40,7 @@ def main() -> None:
     try:
         _work(settings, stop)
     except JournalLostError as error:
-        log.error("journal_lost", reason=str(error))
+        log.error("journal_lost", reason=str(error))  # noqa: TRY400  # expected: no traceback
         _exit(EXIT_LOST)
     except LogDamagedError as error:
         log.critical("log_damaged", reason=str(error))
@@ -84,7 +84,7 @@ class _StopSignal:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
 
 

@@ -128,7 +128,7 @@ class KafkaJournal:
         consumer.assign([])
         self._reassigned([self._partition(p) for p in partitions])
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
         consumer.unassign()
         self._reassigned([])
 
@@ -271,7 +271,11 @@ class KafkaJournal:
         positions: Mapping[Partition, int],
         ends: dict[tuple[OutputKind, Partition], int],
     ) -> None:
-        offsets = [TopicPartition(t.topic, t.partition, positions[p]) for p, t in self._wheres(positions)]
+        # The batch's name is committed with its offsets: one that consumed nothing (a deadline's) leaves a trace too.
+        offsets = [
+            TopicPartition(t.topic, t.partition, positions[p], metadata=batch_id)
+            for p, t in self._wheres(positions)
+        ]
         self._producer.begin_transaction()
         failpoint("worker.begun")
         self._produce(outputs, ends)

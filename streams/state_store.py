@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import structlog
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
@@ -27,8 +28,8 @@ class StateStore:
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        values: Sequence[bytes | None] = self._db.get(list(keys))
-        return values
+        values: Any = self._db.get(list(keys))
+        return cast("Sequence[bytes | None]", values)
 
     def write(self, puts: Mapping[bytes, bytes | None]) -> None:
         if not puts:
@@ -46,7 +47,8 @@ class StateStore:
 
     def scan(self, start: bytes, end: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
         found: list[tuple[bytes, bytes]] = []
-        for key, value in self._db.items(from_key=start):
+        pairs: Any = self._db.items(from_key=start)  # rocksdict types keys as if they were not raw
+        for key, value in pairs:
             if key >= end or len(found) == limit:
                 break
             found.append((key, value))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,11 @@ def stack() -> Iterator[Addresses]:
 
     A stack that an earlier, killed session left behind is taken over.
     """
-    local = LocalStack(TEST_STACK, servers_elsewhere(os.environ))
+    elsewhere = servers_elsewhere(os.environ)
+    if elsewhere.keys() >= {field.name for field in fields(Addresses)}:
+        yield Addresses(**elsewhere)
+        return
+    local = LocalStack(TEST_STACK, elsewhere)
     try:
         yield local.addresses() or local.start(print)
     finally:

@@ -3,10 +3,10 @@
 import asyncio
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -23,9 +23,12 @@ class ApiKey(IntEnum):
 
 @dataclass
 class Held:
-    """A rule for the next request with `api_key`: it waits in the proxy until `release`, or until a request with
-    `until` has been passed on `after` times. With `cut` its client loses the connection meanwhile; with
-    `lose_answer` the request is passed on at once and the connection is cut instead of an answer."""
+    """A rule for the next request with `api_key`: it waits in the proxy until it is released.
+
+    That happens by `release`, or when a request with `until` comes by after `after` others of them. With `cut` its
+    client loses the connection meanwhile; with `lose_answer` the request is passed on at once and the connection is
+    cut instead of an answer.
+    """
 
     api_key: ApiKey
     cut: bool = False
@@ -50,8 +53,10 @@ class Held:
 
 
 class KafkaProxy:
-    """Listens on a free port of 127.0.0.1 and passes on to one broker; brokers' addresses in answers become its own,
-    so that a client that starts here stays here."""
+    """Listens on a free port of 127.0.0.1 and passes on to one broker.
+
+    The broker's address in answers becomes its own, so that a client that starts here stays here.
+    """
 
     def __init__(self, broker: str) -> None:
         host, port = broker.rsplit(":", 1)
@@ -63,7 +68,7 @@ class KafkaProxy:
         self._server: asyncio.Server | None = None
         self.address = ""
 
-    def __enter__(self) -> "KafkaProxy":
+    def __enter__(self) -> Self:
         self._thread.start()
         self._call(self._start())
         return self
@@ -112,8 +117,8 @@ class KafkaProxy:
 
     async def _request(self, frame: bytes, link: "_Link", upstream: "_Link") -> None:
         api_key = struct.unpack_from(">h", frame)[0]
-        for rule in self._rules:
-            rule.passes(api_key)
+        for one in self._rules:
+            one.passes(api_key)
         await self._deliver_released()
         rule = next((r for r in self._rules if r.api_key == api_key and not r.caught.is_set()), None)
         if rule is None:
@@ -174,8 +179,5 @@ class _Link:
 
 
 async def _wait(event: threading.Event) -> None:
-    holds: Callable[[], bool] = event.is_set
-    while not holds():
+    while not event.is_set():  # noqa: ASYNC110  # set from the test's thread, which has no event loop
         await asyncio.sleep(0.002)
-
-

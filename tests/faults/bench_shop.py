@@ -16,7 +16,7 @@ from ops.demo.laws import check_laws
 from schemas.codec import Codec
 from schemas.decisions import Decided
 from schemas.inventory import AdjustStock, ReceiptLine, ReceiveStock, ReserveStock
-from schemas.meta import MINUTE, SECOND, derived_id
+from schemas.meta import MINUTE, SECOND, Micros, derived_id
 from schemas.topics import Topics
 from schemas.values import MAIN, Line
 from streams.topic_admin import delete_topics, ensure_topics
@@ -71,7 +71,11 @@ class Shop:
         log = self.folder / f"worker-{len(self.workers)}.log"
         with log.open("wb") as output:
             worker = subprocess.Popen(
-                [sys.executable, str(WORKER), *without], env=environment, stdout=output, stderr=output, cwd=ROOT
+                [sys.executable, str(WORKER), *without],
+                env=environment,
+                stdout=output,
+                stderr=output,
+                cwd=ROOT,
             )
         self.workers.append(worker)
         self.logs[worker.pid] = log
@@ -95,7 +99,7 @@ class Shop:
         return self.send(ReceiveStock(MAIN, "delivery 1", (ReceiptLine(sku, quantity),)), new_id())
 
     def reserve(self, order: str, quantity: int = 1, sku: str = SKU, **meta: Any) -> str:
-        body = ReserveStock(order, MAIN, (Line(1, sku, quantity),), 1, now() + 10 * MINUTE)
+        body = ReserveStock(order, MAIN, (Line(1, sku, quantity),), 1, Micros(now() + 10 * MINUTE))
         return self.send(body, derived_id(order, "reserve"), **meta)
 
     def adjust(self, delta: int, sku: str = SKU) -> str:
@@ -115,7 +119,7 @@ class Shop:
                 raise AssertionError(f"{what} did not come within {timeout_s} s")
             message = self._decisions.poll(0.05)
             if message is not None and message.error() is None:
-                for decided in CODEC.decode(message.value()).body.decided:
+                for decided in CODEC.decode(message.value() or b"").body.decided:
                     self.answers.setdefault(decided.command_id, []).append(decided)
 
     def laws(self) -> dict[str, str]:
@@ -137,11 +141,22 @@ class Shop:
         ended = 0
         while ended < len(places):
             message = consumer.poll(10)
+            assert message is not None, f"{topic} was silent"
             if message.error():
                 ended += 1
             else:
                 yield message
         consumer.close()
+
+    def written(self, topic: str) -> int:
+        """How many offsets a topic has used, committed or not, markers included."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.kafka, "group.id": "reader", "isolation.level": "read_uncommitted"}
+        )
+        places = [TopicPartition(topic, p) for p in range(self.topics.partitions)]
+        ends = [consumer.get_watermark_offsets(place, 10)[1] for place in places]
+        consumer.close()
+        return sum(ends)
 
     def granted(self, sku: str = SKU) -> int:
         """The units of a SKU that reservations in the log have taken."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from ops.faults.kafka_proxy import ApiKey, Held, KafkaProxy
-from tests.faults.bench_shop import Shop, derived_id, exit_code, new_id, now
+from schemas.meta import derived_id
+from tests.faults.bench_shop import Shop, exit_code, new_id, now
+from tests.sandbox_process import until
 
 STEPS = ["received", "decided", "begun", "produced", "offsets_sent", "committed", "merged"]
 
@@ -63,8 +65,10 @@ def _send_again(shop: Shop, command_id: str) -> None:
     shop._producer.flush(10)
 
 
-def _frozen_in_a_transaction(shop: Shop, *without: str, step: str = "offsets_sent") -> subprocess.Popen[bytes]:
-    zombie = shop.start(*without, failpoints=f"worker.{step}=stop@2")
+def _frozen_in_a_transaction(
+    shop: Shop, *without: str, step: str = "offsets_sent", then: str = ""
+) -> subprocess.Popen[bytes]:
+    zombie = shop.start(*without, failpoints=f"worker.{step}=stop@2{then}")
     shop.answer(shop.receive_stock(10))
     shop.reserve(new_id())
     _until_stopped(zombie)
@@ -73,13 +77,7 @@ def _frozen_in_a_transaction(shop: Shop, *without: str, step: str = "offsets_sen
 
 def _until_stopped(worker: subprocess.Popen[bytes]) -> None:
     status = Path(f"/proc/{worker.pid}/stat")
-    _until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
-
-
-def _until(holds, timeout_s: float = 30) -> None:
-    from tests.sandbox_process import until
-
-    until(holds, timeout_s)
+    until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T", 30)
 
 
 @pytest.mark.parametrize("step", ["begun", "produced", "offsets_sent"])
@@ -95,6 +93,17 @@ def test_f3_a_zombie_is_fenced_by_its_successor_exits_and_leaves_nothing(shop: S
     assert shop.laws() == {}
 
 
+def test_f3_is_red_without_fencing(shop: Shop):
+    zombie = _frozen_in_a_transaction(shop, "without_fencing", "lingering")
+    events = shop.topics.events("inventory")
+    before = shop.written(events)
+    shop.start("without_fencing", state="another")
+    until(lambda: shop.written(events) > before, 30)
+    os.kill(zombie.pid, signal.SIGCONT)
+    shop.answer(shop.adjust(1), 30)
+    assert shop.laws()
+
+
 def test_f4_of_two_workers_with_one_slot_the_older_is_fenced(shop: Shop):
     older = shop.start()
     shop.answer(shop.receive_stock(10))
@@ -104,29 +113,33 @@ def test_f4_of_two_workers_with_one_slot_the_older_is_fenced(shop: Shop):
     assert shop.laws() == {}
 
 
-def _late_end_of_transaction(shop: Shop, *without: str, cut: bool) -> Held:
+def _late_end_of_transaction(shop: Shop, proxy: KafkaProxy, *without: str, cut: bool) -> list[str]:
     """The commit of one transaction reaches the broker in the middle of the next one."""
-    with KafkaProxy(shop.kafka) as proxy:
-        shop.start(*without, kafka=proxy.address)
-        shop.answer(shop.receive_stock(1_000))
-        held = proxy.add(Held(ApiKey.END_TXN, cut=cut, until=ApiKey.PRODUCE, after=1))
-        shop.reserve(new_id())
-        if not cut:
-            _until(held.caught.is_set)
-            held.release()
-        commands = [shop.reserve(new_id()) for _ in range(30)]
-        _until(held.delivered.is_set)
-        commands += [shop.reserve(new_id()) for _ in range(30)]
-        for command in commands:
-            shop.answer(command, 40)
-        return held
+    shop.start(*without, kafka=proxy.address)
+    shop.answer(shop.receive_stock(1_000))
+    held = proxy.add(Held(ApiKey.END_TXN, cut=cut, until=ApiKey.PRODUCE, after=1))
+    commands = [shop.reserve(new_id())]
+    if not cut:
+        until(held.caught.is_set, 30)
+        held.release()
+    commands += [shop.reserve(new_id()) for _ in range(30)]
+    until(held.delivered.is_set, 30)
+    return commands
 
 
 @pytest.mark.parametrize("cut", [True, False], ids=["reset", "hold"])
 def test_f5_a_delayed_end_of_transaction_tears_no_batch(shop: Shop, cut: bool):
-    _late_end_of_transaction(shop, cut=cut)
-    assert shop.granted() == 61
-    assert shop.laws() == {}
+    with KafkaProxy(shop.kafka) as proxy:
+        for command in _late_end_of_transaction(shop, proxy, cut=cut):
+            assert shop.answer(command, 40).outcome == "accepted"
+        assert shop.granted() == 31
+        assert shop.laws() == {}
+
+
+def test_f5_is_red_without_a_new_producer(shop: Shop):
+    with KafkaProxy(shop.kafka) as proxy:
+        _late_end_of_transaction(shop, proxy, "without_renewal", cut=True)
+        until(shop.laws, 30)
 
 
 @pytest.mark.parametrize("key", [ApiKey.END_TXN, ApiKey.PRODUCE], ids=["commit", "produce"])
@@ -143,17 +156,25 @@ def test_f6_f7_a_lost_answer_is_resolved_once(shop: Shop, key: ApiKey):
 
 
 def _thaw_after_the_partition_moved(shop: Shop, *without: str) -> None:
-    zombie = _frozen_in_a_transaction(shop, step="offsets_sent")
+    # It thaws for its commit only, so that the partition stays where it moved.
+    zombie = _frozen_in_a_transaction(shop, "lingering", then=",worker.committed=stop@2")
     shop.start(*without, slot=1)
-    _until(lambda: "partitions_assigned" in shop.log_of(shop.workers[-1]), 40)
+    ready = "watermarks_captured" if without else "partitions_assigned"
+    until(lambda: ready in shop.log_of(shop.workers[-1]), 40)
+    command = shop.reserve(new_id())
     os.kill(zombie.pid, signal.SIGCONT)
-    shop.answer(shop.reserve(new_id()), 40)
+    shop.answer(command, 40)
 
 
 def test_f31_a_zombie_that_thaws_in_another_slots_takeover_makes_no_version_twice(shop: Shop):
     _thaw_after_the_partition_moved(shop)
     assert shop.granted() == 2
     assert shop.laws() == {}
+
+
+def test_f31_is_red_when_the_watermark_is_read_first(shop: Shop):
+    _thaw_after_the_partition_moved(shop, "watermark_first")
+    assert shop.laws()
 
 
 def test_f20_commands_read_again_change_nothing(shop: Shop):

@@ -1,52 +1,64 @@
 """Runs a command worker as its own process; a name as argument takes one of its protections away."""
 
 import sys
+from typing import Any
 
-from commands.handler import Handler
+from confluent_kafka import TopicPartition
+
 from commands.window import Window
-from streams import command_worker
+from streams import command_worker, kafka_journal
+from streams.failpoints import failpoint
 from streams.kafka_journal import KafkaJournal
 
 
 def without_renewal() -> None:
-    KafkaJournal._renew_if_suspicious = lambda self: self._failures.take()  # type: ignore[method-assign,assignment,return-value]
+    """A delayed end of a transaction is not looked for."""
+    KafkaJournal._renew_if_suspicious = lambda self: None  # type: ignore[method-assign]
 
 
 def without_window() -> None:
-    Window.find = lambda self, command_ids, now: {}  # type: ignore[method-assign]
+    """Nobody remembers what was decided."""
+    Window.find = lambda *_: {}  # type: ignore[method-assign]
 
 
 def without_fencing() -> None:
-    """Everything is written without the group's word on who may: the offsets go by themselves."""
-    from confluent_kafka import Consumer, Producer
+    """No transaction is told who may write: each process has a transactional id of its own, offsets go by themselves."""
+    settings = kafka_journal._producer_settings
+    kafka_journal._producer_settings = lambda slot: (
+        settings(slot) | {"transactional.id": f"{id(slot)}-{sys.argv}"}
+    )
 
-    from streams import kafka_journal
+    def transact(self: KafkaJournal, batch_id: str, outputs: Any, positions: Any, ends: Any) -> None:
+        self._producer.begin_transaction()
+        self._produce(outputs, ends)
+        failpoint("worker.offsets_sent")
+        self._producer.commit_transaction(10)
+        self._producer.poll(0)
+        offsets = [TopicPartition(t.topic, t.partition, positions[p]) for p, t in self._wheres(positions)]
+        self._consumer.commit(offsets=offsets, asynchronous=False)
 
-    class Unfenced(Producer):  # type: ignore[misc]
-        def send_offsets_to_transaction(self, offsets, metadata, timeout):  # type: ignore[no-untyped-def]
-            plain = Consumer({k: v for k, v in SETTINGS.items() if k != "group.instance.id"})
-            super().send_offsets_to_transaction(offsets, plain.consumer_group_metadata(), timeout)
-
-    SETTINGS: dict[str, object] = {}
-    settings = kafka_journal._consumer_settings
-    kafka_journal._consumer_settings = lambda slot: SETTINGS.update(settings(slot)) or settings(slot)  # type: ignore[func-returns-value]
-    kafka_journal.Producer = Unfenced  # type: ignore[misc]
+    KafkaJournal._transact = transact  # type: ignore[method-assign]
 
 
 def watermark_first() -> None:
     """The high watermarks are captured before the fence, as seems natural."""
     fence, ends = KafkaJournal.fence, KafkaJournal.ends
-    early: dict[object, int] = {}
+    early: dict[Any, int] = {}
 
-    def fence_late(self, partitions):  # type: ignore[no-untyped-def]
-        for partition in partitions:
-            for kind in ("state", "decisions", "events"):
-                early[kind, partition] = ends(self, kind, partition)
+    def fence_late(self: KafkaJournal, partitions: Any) -> Any:
+        early.update({(k, p): ends(self, k, p) for k in ("state", "decisions", "events") for p in partitions})
+        print("watermarks_captured", flush=True)
         return fence(self, partitions)
 
     KafkaJournal.fence = fence_late  # type: ignore[method-assign]
-    KafkaJournal.ends = lambda self, kind, partition: early.get((kind, partition)) or ends(self, kind, partition)  # type: ignore[method-assign]
-    Handler.__doc__ = None
+    KafkaJournal.ends = lambda self, kind, partition: early[kind, partition]  # type: ignore[method-assign]
+
+
+def lingering() -> None:
+    """A zombie as dangerous as can be: it holds records back until the commit, and nobody aborts for it."""
+    settings = kafka_journal._producer_settings
+    patient = {"linger.ms": 4_000, "transaction.timeout.ms": 60_000}
+    kafka_journal._producer_settings = lambda slot: settings(slot) | patient
 
 
 if __name__ == "__main__":
