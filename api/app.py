@@ -30,8 +30,9 @@ def create_app(settings: Settings) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         intake = app.state.intake = Intake(settings.kafka, settings.topics, Codec())
         views = app.state.views = views_of(settings)
-        app.state.health = health.Health(intake, views)
-        app.state.verifier = Verifier(Keys(settings.jwks))
+        keys = Keys(settings.jwks)
+        app.state.verifier = Verifier(keys)
+        app.state.health = health.Health(intake, views, keys)
         intake.start()
         status = asyncio.create_task(keep_status(settings, intake, app.state.health))
         yield

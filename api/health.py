@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.intake import Intake
 from api.readings import Views
+from api.security import Keys
 from api.shapes import JSON
 
 ASK_WITHIN_S = 1.0
@@ -24,6 +25,7 @@ class Health:
 
     intake: Intake
     views: Views
+    keys: Keys
     _asked_at: float = float("-inf")
     _parts: Parts = field(default_factory=dict)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -41,8 +43,13 @@ class Health:
             _answers(self.views.redis.ping()),
             _answers(self.views.cassandra.ping()),
         )
-        decisions = self.intake.hears_decisions
-        return {"kafka": kafka, "decisions": decisions, "redis": redis, "cassandra": cassandra}
+        return {
+            "kafka": kafka,
+            "decisions": self.intake.hears_decisions,
+            "redis": redis,
+            "cassandra": cassandra,
+            "keys": bool(self.keys.current()),
+        }
 
 
 async def _answers(ping: Awaitable[None]) -> bool:
@@ -54,7 +61,9 @@ async def _answers(ping: Awaitable[None]) -> bool:
 
 
 def is_ready(parts: Parts) -> bool:
-    """Commands can be taken and answered; a store that is down only degrades what can be read."""
+    """Commands can be taken and answered. A store that is down only degrades what can be read; without keys
+    nobody can say who he is, but a new process would have none either.
+    """
     return parts["kafka"] and parts["decisions"]
 
 

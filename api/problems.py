@@ -144,7 +144,7 @@ class ViewUnavailableError(UnavailableError):
 
 
 class ViewBehindError(UnavailableError):
-    """The view has not seen the write that Daybook-After names; `stream`, `wanted` and `seen` say how far it is."""
+    """The view has not seen the write that Daybook-After names within 2 s; `missing` says of which streams."""
 
 
 STATUS_OF_KIND: Mapping[str, int] = {

@@ -18,7 +18,7 @@ from api.security import Keys, Role, Verifier
 from api.settings import from_environment
 from ops import tokens
 from ops.local_stack import Addresses
-from projections import product
+from projections import cart, product
 from projections.cassandra_store import CassandraReader, CassandraSettings
 from projections.redis_store import RedisReader, RedisSettings, RedisStore
 from projections.view import Batch, Recorded
@@ -180,38 +180,41 @@ async def _call(app: FastAPI, method: str, url: str, body: bytes, headers: Mappi
     )
 
 
+@pytest.fixture(scope="session")
+def app() -> FastAPI:
+    """Made once; what a test puts into its state, the next one replaces."""
+    return create_app(from_environment({}))
+
+
 @pytest.fixture
-def window(tmp_path: Path) -> Window:
+def window(app: FastAPI, tmp_path: Path) -> Window:
     jwks = tmp_path / "keys" / "jwks.json"
     tokens.ensure_keys(jwks)
-    app = create_app(from_environment({}))
     writer = Writer()
-    app.state.intake, app.state.verifier = writer, Verifier(Keys(jwks))
-    app.state.views = None
+    app.state.intake, app.state.verifier, app.state.views = writer, Verifier(Keys(jwks)), None
     return Window(app, writer, jwks)
 
 
 @dataclass
 class Shelf:
-    """The product view in a real Redis, under a prefix of its own."""
+    """The views of products and carts in a real Redis, under a prefix of its own."""
 
     store: RedisStore
-    views: Views
-    topic: str
-    published: int = 0
+    topics: Topics
+    applied: dict[str, int] = field(default_factory=dict)
 
     async def publish(self, sku: str, price: int = 255, *, retire: bool = False) -> None:
         body = ProductPublished(sku, f"the {sku}", "", (), "", price, "GBP", sku != "POST")
-        await self._apply(sku, 1, body)
+        await self.happened("catalog", 1, body)
         if retire:
-            await self._apply(sku, 2, ProductRetired(sku))
+            await self.happened("catalog", 2, ProductRetired(sku))
 
-    async def _apply(self, sku: str, version: int, body: ProductPublished | ProductRetired) -> None:
-        at = self.published
-        self.published += 1
-        meta = _event_meta(body.stream, version)
-        record = Recorded(self.topic, 0, at, sku.encode(), Decoded(meta, body))
-        assert await self.store.apply(Batch(self.topic, 0, at, at + 1, [record])) == []
+    async def happened(self, aggregate: str, version: int, body: Any) -> None:
+        topic = self.topics.events(aggregate)
+        at = self.applied.get(topic, 0)
+        self.applied[topic] = at + 1
+        record = Recorded(topic, 0, at, b"", Decoded(_event_meta(body.stream, version), body))
+        assert await self.store.apply(Batch(topic, 0, at, at + 1, [record])) == []
 
 
 def _event_meta(stream: str, version: int) -> EventMeta:
@@ -239,10 +242,11 @@ def _event_meta(stream: str, version: int) -> EventMeta:
 async def shelf(stack: Addresses, window: Window) -> AsyncIterator[Shelf]:
     topics = Topics(f"api-test-{uuid4().hex}")
     settings = RedisSettings(stack.redis, topics.prefix)
-    store = RedisStore(settings, [product.VIEW])
+    store = RedisStore(settings, [product.VIEW, cart.VIEW])
     views = Views(RedisReader(settings), CassandraReader(CassandraSettings((stack.cassandra,))))
     window.app.state.views = views
-    yield Shelf(store, views, topics.events("catalog"))
-    await store.drop(product.VIEW, 1)
+    yield Shelf(store, topics)
+    for view in store.views:
+        await store.drop(view, 1)
     await store.close()
     await views.close()

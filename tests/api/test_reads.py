@@ -1,0 +1,115 @@
+"""Stored documents are served as they are, to whom they belong, and not before they show what was asked for."""
+
+import time
+
+import pytest
+
+from api.readings import Views
+from projections.cassandra_store import CassandraReader, CassandraSettings
+from projections.redis_store import RedisReader, RedisSettings
+from schemas.cart import CartCreated, ItemAddedToCart
+from schemas.meta import Micros
+from tests.api.conftest import BEN, Shelf, Window
+
+CART = "7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11"
+NEVER = Micros(4_000_000_000_000_000)
+
+
+async def test_anybody_sees_a_product_and_its_version(window: Window, shelf: Shelf):
+    await shelf.publish("BANK CHARGES", 255)
+    answered = await window.ask("GET", "/v1/products/BANK%20CHARGES")
+
+    assert (answered.status, answered.json["price"], answered.headers["etag"]) == (200, 255, '"1"')
+
+
+@pytest.mark.parametrize("has", ['"1"', 'W/"1"', '"7", "1"', "*"])
+async def test_who_has_the_document_already_is_told_so(window: Window, shelf: Shelf, has: str):
+    await shelf.publish("A")
+    answered = await window.ask("GET", "/v1/products/A", if_none_match=has)
+
+    assert (answered.status, answered.body) == (304, b"")
+
+
+async def test_what_is_not_there_is_a_404(window: Window, shelf: Shelf):
+    for path in ("/v1/products/NONE", "/v1/inventory/NONE", "/v1/products/a%2Fb", f"/v1/products/{'x' * 65}"):
+        assert (await window.ask("GET", path)).status == 404
+
+
+async def test_a_cart_is_its_owners_alone(window: Window, shelf: Shelf):
+    await shelf.happened("cart", 1, CartCreated(CART, "ben", "GBP", NEVER))
+    own = await window.ask("GET", f"/v1/carts/{CART}", by=BEN)
+    foreign = await window.ask("GET", f"/v1/carts/{CART}", by=("customer", "eve"))
+
+    assert [own.status, foreign.status] == [200, 404]
+
+
+async def test_another_customers_orders_are_a_404(window: Window, shelf: Shelf):
+    assert (await window.ask("GET", "/v1/customers/ben/orders", by=("customer", "eve"))).status == 404
+
+
+async def test_a_read_shows_the_write_that_its_receipt_names(window: Window, shelf: Shelf):
+    await shelf.happened("cart", 1, CartCreated(CART, "ben", "GBP", NEVER))
+    await shelf.happened("cart", 2, ItemAddedToCart(CART, "A", "the A", 2, 2, 255, 1, True, NEVER))
+    receipt = f"cart/{CART}@2, order/1@1"
+    answered = await window.ask("GET", f"/v1/carts/{CART}", by=BEN, daybook_after=receipt)
+
+    assert (answered.status, answered.json["units"]) == (200, 2)
+
+
+async def test_a_view_that_is_behind_says_so_within_two_seconds(window: Window, shelf: Shelf):
+    await shelf.publish("A")
+    begun = time.monotonic()
+    answered = await window.ask("GET", "/v1/products/A", daybook_after="product/A@2")
+
+    assert time.monotonic() - begun < 2.5
+    assert (answered.status, answered.type, answered.headers["retry-after"]) == (503, "view-behind", "1")
+    assert answered.json["missing"] == ["product/A@2"]
+
+
+async def test_a_receipt_of_other_streams_only_is_a_400(window: Window, shelf: Shelf):
+    await shelf.publish("A")
+    answered = await window.ask("GET", "/v1/products/A", daybook_after="order/1@1")
+
+    assert (answered.status, answered.type) == (400, "foreign-receipt")
+
+
+async def test_a_receipt_that_is_none_is_a_400(window: Window, shelf: Shelf):
+    assert (await window.ask("GET", "/v1/products/A", daybook_after="A")).status == 400
+
+
+@pytest.mark.parametrize("query", ["page=0", "limit=0", "limit=101", "limit=x", "sort=cold", "page=10001"])
+async def test_a_query_out_of_its_limits_is_a_422(window: Window, shelf: Shelf, query: str):
+    assert (await window.ask("GET", f"/v1/products?{query}")).status == 422
+
+
+async def test_products_are_listed_by_pages(window: Window, shelf: Shelf):
+    for sku in ("C", "A", "B"):
+        await shelf.publish(sku)
+    answered = await window.ask("GET", "/v1/products?page=2&limit=2")
+
+    assert [one["sku"] for one in answered.json["products"]] == ["C"]
+    assert answered.json["total"] == 3
+
+
+async def test_a_cursor_that_nobody_gave_out_is_a_400(window: Window, shelf: Shelf):
+    answered = await window.ask("GET", "/v1/customers/ben/orders?cursor=x", by=BEN)
+
+    assert (answered.status, answered.type) == (400, "malformed-request")
+
+
+async def test_a_store_that_is_down_is_a_503_within_two_seconds(window: Window):
+    nobody = "127.0.0.1:1"
+    views = Views(
+        RedisReader(RedisSettings(nobody, timeout_s=0.9)),
+        CassandraReader(CassandraSettings((nobody,), timeout_s=1.8)),
+    )
+    window.app.state.views = views
+    for path in ("/v1/products/A", f"/v1/carts/{CART}", f"/v1/orders/{CART}", f"/v1/commands/{CART}"):
+        begun = time.monotonic()
+        answered = await window.ask("GET", path, by=BEN)
+        assert time.monotonic() - begun < 2.5, path
+        assert (answered.status, answered.type) == (503, "view-unavailable"), path
+        assert answered.headers["retry-after"] == "1"
+    items = await window.ask("POST", f"/v1/carts/{CART}/items", [{"sku": "A", "quantity": 1}], by=BEN)
+    assert (items.status, window.writer.asked) == (503, [])
+    await views.close()
