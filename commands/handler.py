@@ -156,8 +156,10 @@ class Handler:
     def _merge(self, staged: Sequence[Staged], encoded: Sequence[Encoded], ends: Ends) -> None:
         puts: dict[bytes, bytes | None] = {}
         for one, written in zip(staged, encoded, strict=True):
-            puts |= self._writers[one.partition].merge(one, written, ends)
-            puts |= _copied(self._journal.identity(one.partition), one.partition, one.now, ends)
+            writer = self._writers[one.partition]
+            puts |= writer.merge(one, written, ends)
+            identity, state = self._journal.identity(one.partition), ends["state", one.partition]
+            puts |= _copied(identity, one.partition, one.now, state, writer.decisions_end)
         self._store.write(puts)
         self._positions |= self._positions_after(staged)
         self._reschedule()
@@ -193,9 +195,7 @@ class Handler:
         self._copy(writer.restore_state, "state", partition, copied["state"], ends["state"])
         self._copy(writer.restore_decisions, "decisions", partition, copied["decisions"], ends["decisions"])
         identity = self._journal.identity(partition)
-        self._store.write(
-            _copied(identity, partition, self._clock(), {(k, partition): e for k, e in ends.items()})
-        )
+        self._store.write(_copied(identity, partition, self._clock(), ends["state"], ends["decisions"]))
         tail = writer.resume(ends["events"], ends["decisions"])
         writer.check_tail(self._journal.read("events", partition, tail.events, ends["events"]))
         return writer
@@ -232,8 +232,8 @@ def _copied_key(partition: Partition) -> bytes:
     return f"{partition}/copied".encode()
 
 
-def _copied(identity: str, partition: Partition, now: Micros, ends: Ends) -> dict[bytes, bytes | None]:
+def _copied(
+    identity: str, partition: Partition, now: Micros, state: int, decisions: int
+) -> dict[bytes, bytes | None]:
     """The note beside the copy that says how far it reaches: written in the same write as the records."""
-    state, decisions = ends[("state", partition)], ends.get(("decisions", partition))
-    assert decisions is not None
     return {_copied_key(partition): f"{identity} {now} {state} {decisions}".encode()}

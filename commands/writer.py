@@ -292,6 +292,11 @@ class Writer:
         self._window.forget(staged.now)
         return puts
 
+    @property
+    def decisions_end(self) -> int:
+        """Where the partition's decisions ended last: a batch need not write any (a stale deadline, a letter)."""
+        return self._tail.decisions
+
     def _keep(
         self, path: str, record: Record | None, value: bytes | None, head: Head
     ) -> dict[bytes, bytes | None]:
@@ -585,8 +590,10 @@ def _headers(message: object, stream: str, version: int) -> tuple[tuple[str, byt
 
 def _keys_of(command: Command) -> Iterable[str]:
     """The ids or skus by which a command's streams are partitioned."""
-    yield command.stream.split("/")[1]
-    yield from (line.sku for line in getattr(command, "lines", ()) if hasattr(line, "sku"))
+    kind, key, *_ = command.stream.split("/")
+    yield key
+    if kind == "stock":
+        yield from (line.sku for line in getattr(command, "lines", ()) if hasattr(line, "sku"))
 
 
 def _stream_of_output(output: Output, staged: Staged) -> str:
