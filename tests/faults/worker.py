@@ -47,7 +47,7 @@ def watermark_first() -> None:
 
     def fence_late(self: KafkaJournal, partitions: Any) -> Any:
         early.update({(k, p): ends(self, k, p) for k in ("state", "decisions", "events") for p in partitions})
-        print("watermarks_captured", flush=True)
+        sys.stderr.write("watermarks_captured\n")
         return fence(self, partitions)
 
     KafkaJournal.fence = fence_late  # type: ignore[method-assign]
