@@ -9,10 +9,12 @@ from pathlib import Path
 from types import FrameType
 
 import structlog
+from confluent_kafka import KafkaException
 
 from commands.handler import Handler
 from commands.journal import JournalLostError, LogDamagedError
 from commands.registry import DECIDERS
+from schemas import telemetry
 from schemas.codec import Codec
 from schemas.meta import Micros
 from streams.kafka_journal import KafkaJournal, Slot
@@ -20,6 +22,7 @@ from streams.role_status import RoleStatus
 from streams.schema_registry import LearningDecoder, SchemaRegistry
 from streams.settings import StreamSettings, from_environment
 from streams.state_store import StateStore
+from streams.topic_admin import WrongTopicsError, ensure_topics
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +37,11 @@ def wall_clock() -> Micros:
 
 
 def main() -> None:
-    """Decide commands until SIGTERM or Ctrl-C. Exits 75 when fenced or in doubt: to be started again."""
+    """Decide commands until SIGTERM or Ctrl-C.
+
+    Exits 75 when fenced, in doubt or without Kafka: to be started again; 78 when a person must look first.
+    """
+    telemetry.configure("commands")
     settings = from_environment()
     stop = _StopSignal()
     try:
@@ -42,9 +49,12 @@ def main() -> None:
     except JournalLostError as error:
         log.error("journal_lost", reason=str(error))  # noqa: TRY400  # expected: no traceback
         _exit(EXIT_LOST)
-    except LogDamagedError as error:
-        log.critical("log_damaged", reason=str(error))
+    except (LogDamagedError, WrongTopicsError) as error:
+        log.critical("cannot_serve", reason=str(error))
         _exit(EXIT_DAMAGED)
+    except KafkaException as error:
+        log.error("kafka_out_of_reach", reason=str(error))  # noqa: TRY400  # expected: no traceback
+        _exit(EXIT_LOST)
 
 
 def _exit(code: int) -> None:
@@ -55,6 +65,7 @@ def _exit(code: int) -> None:
 
 def _work(settings: StreamSettings, stop: "_StopSignal") -> None:
     codec = Codec()
+    ensure_topics(settings.kafka, settings.topics)
     registry = SchemaRegistry(settings.kafka, settings.topics)
     registry.publish(codec)
     slot = Slot(settings.kafka, settings.topics, int(settings.slot or 0))

@@ -1,0 +1,166 @@
+"""A journal and a store in memory, for tests of the handler: the same ports, no Kafka, no disk."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from commands.handler import Handler
+from commands.journal import Ends, Output, OutputKind, Partition, ReassignedError, Received, Stored
+from commands.registry import DECIDERS
+from schemas.codec import Codec, Decoded
+from schemas.decisions import Decided
+from schemas.meta import SECOND, Micros
+from schemas.topics import Topics
+
+CODEC = Codec()
+TOPICS = Topics("test", 2)
+
+
+class MemoryStore:
+    """Implements `commands.journal.Store` on a dict."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.pairs.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        return [self.pairs.get(key) for key in keys]
+
+    def write(self, puts: Mapping[bytes, bytes | None]) -> None:
+        for key, value in puts.items():
+            if value is None:
+                self.pairs.pop(key, None)
+            else:
+                self.pairs[key] = value
+
+    def delete_range(self, start: bytes, end: bytes) -> None:
+        for key in [key for key in self.pairs if start <= key < end]:
+            del self.pairs[key]
+
+    def scan(self, start: bytes, end: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        return sorted((k, v) for k, v in self.pairs.items() if start <= k < end)[:limit]
+
+
+class MemoryJournal:
+    """Implements `commands.journal.Journal`: everything is written at once, or nothing when `fails` says so."""
+
+    def __init__(self) -> None:
+        self.inbox: list[Received] = []
+        self.logs: dict[tuple[OutputKind, Partition], list[Output]] = defaultdict(list)
+        self.positions: dict[Partition, int] = {}
+        self.reassign: Sequence[Partition] | None = None
+        self.fails = 0
+        self._next: dict[Partition, int] = defaultdict(int)
+
+    def send(self, aggregate: str, value: bytes | None, key: str | None, number: int) -> None:
+        partition = Partition(aggregate, number)
+        offset = self._next[partition]
+        self._next[partition] += 1
+        self.inbox.append(Received(partition, offset, key.encode() if key else None, value))
+
+    def receive(self, limit: int, wait_s: float) -> Sequence[Received]:
+        if self.reassign is not None:
+            partitions, self.reassign = self.reassign, None
+            raise ReassignedError(partitions)
+        taken, self.inbox = self.inbox[:limit], self.inbox[limit:]
+        return taken
+
+    def fence(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        return {p: self.positions.get(p, 0) for p in partitions}
+
+    def ends(self, kind: OutputKind, partition: Partition) -> int:
+        return len(self.logs[kind, partition])
+
+    def read(self, kind: OutputKind, partition: Partition, start: int, end: int) -> Iterable[Stored]:
+        for offset, output in enumerate(self.logs[kind, partition][start:end], start):
+            yield Stored(offset, output.key, output.value)
+
+    def start_of(self, kind: OutputKind, partition: Partition, since_ms: int) -> int:
+        return 0
+
+    def identity(self, partition: Partition) -> str:
+        return "memory"
+
+    def serve(self, positions: Mapping[Partition, int]) -> None:
+        pass
+
+    def write(
+        self, batch_id: str, outputs: Sequence[Output], positions: Mapping[Partition, int]
+    ) -> Ends | None:
+        if self.fails:
+            self.fails -= 1
+            return None
+        for output in outputs:
+            self.logs[output.kind, output.partition].append(output)
+        self.positions |= positions
+        return {place: len(log) for place, log in self.logs.items() if log}
+
+
+class Desk:
+    """One handler over all aggregates, with a clock that only the test moves."""
+
+    def __init__(self, journal: MemoryJournal | None = None, store: MemoryStore | None = None) -> None:
+        self.journal = journal or MemoryJournal()
+        self.store = store or MemoryStore()
+        self.now = Micros(1_700_000_000 * SECOND)
+        self.restart()
+
+    def restart(self, store: MemoryStore | None = None) -> None:
+        """A new process: on the same disk, or on the given one."""
+        self.store = store or self.store
+        self.handler = Handler(
+            self.journal, self.store, DECIDERS, CODEC, TOPICS, lambda: self.now, f"life-{id(self)}"
+        )
+        self.journal.reassign = [Partition(a, n) for a in DECIDERS for n in range(TOPICS.partitions)]
+        self.handler.turn()
+
+    def send(self, aggregate: str, body: Any, command_id: str, **meta: Any) -> None:
+        key = body.stream.split("/")[1]
+        value = CODEC.encode(body, self.meta(body, command_id) | meta)
+        self.journal.send(aggregate, value, key, TOPICS.partition_of(key))
+
+    def meta(self, body: Any, command_id: str) -> dict[str, Any]:
+        return {
+            "command_id": command_id,
+            "stream": body.stream,
+            "traceparent": "",
+            "issued_at": self.now,
+            "not_after": self.now + 30 * SECOND,
+            "occurred_at": None,
+            "expected_version": None,
+            "reply_to": "api/test",
+            "correlation_id": command_id,
+            "causation_id": command_id,
+            "actor_kind": "merchant",
+            "actor_id": "merchant",
+            "fingerprint": "",
+        }
+
+    def ask(self, aggregate: str, body: Any, command_id: str, **meta: Any) -> Decided:
+        """Send a command, turn the loop once, and hear what became of it."""
+        self.send(aggregate, body, command_id, **meta)
+        self.handler.turn()
+        return self.decided()[-1]
+
+    def decided(self) -> list[Decided]:
+        return [
+            one
+            for (kind, _), log in self.journal.logs.items()
+            if kind == "decisions"
+            for output in log
+            for one in self._decode(output).body.decided
+        ]
+
+    def events(self) -> list[Decoded[Any]]:
+        logs = [log for (kind, _), log in self.journal.logs.items() if kind == "events"]
+        return [self._decode(output) for log in logs for output in log]
+
+    def letters(self) -> list[Any]:
+        logs = [log for (kind, _), log in self.journal.logs.items() if kind == "dead-letters"]
+        return [self._decode(output).body for log in logs for output in log]
+
+    def _decode(self, output: Output) -> Decoded[Any]:
+        assert output.value is not None
+        return CODEC.decode(output.value)
