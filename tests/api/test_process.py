@@ -38,6 +38,11 @@ class Process:
         except OSError:
             return 0
 
+    def parts(self) -> dict[str, bool]:
+        with urllib.request.urlopen(self.url + "/health", timeout=5) as answered:
+            parts: dict[str, bool] = json.load(answered)["parts"]
+            return parts
+
 
 def until(holds: Callable[[], bool], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
@@ -89,6 +94,7 @@ def test_it_is_alive_before_its_topics_are_there_and_ready_after(
     assert process.status_of("/health/ready") == 503
     ensure_topics(stack.kafka, Topics(prefix))
     until(lambda: process.status_of("/health/ready") == 200)
+    until(lambda: process.parts()["redis"])
     until((process.run / "api.json").exists)
 
     said = json.loads((process.run / "api.json").read_text())
