@@ -130,7 +130,7 @@ class Row:
     @property
     def size(self) -> int:
         """About how many bytes it takes in a batch."""
-        return sum(len(value) if isinstance(value, str) else 8 for value in self.values)
+        return 8 * len(self.values) + sum([len(value) for value in self.values if isinstance(value, str)])
 
 
 @dataclass(frozen=True)

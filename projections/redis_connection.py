@@ -41,6 +41,7 @@ class _Wire(asyncio.Protocol):
         self._asked: deque[_Asked] = deque()
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self.lost = asyncio.Event()
         self.waiting = 0
 
     @property
@@ -77,15 +78,17 @@ class _Wire(asyncio.Protocol):
                     asked.done.set_result(asked.answers)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.close()
+        self.lost.set()
         for asked in self._asked:
             if not asked.done.done():
                 asked.done.set_exception(ConnectionResetError(f"redis closed the connection: {exc}"))
         self._asked.clear()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Whatever still waits for an answer fails."""
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()
+            await self.lost.wait()
 
 
 class RedisConnection:
@@ -117,9 +120,9 @@ class RedisConnection:
         return answers
 
     async def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.close()
 
     async def _answers(self, commands: Sequence[Command]) -> list[Any]:
         was_open = self._wire is not None

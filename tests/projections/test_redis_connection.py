@@ -1,6 +1,7 @@
 """The connection that all callers share: answers in order, broken ones opened again, silence bounded."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -51,14 +52,8 @@ async def test_one_error_among_the_answers_is_raised_and_the_connection_lives(
 
 
 async def test_a_server_that_says_nothing_is_unavailable() -> None:
-    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(silence, "127.0.0.1", 0)
-    connection = RedisConnection(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 0.05)
-    with pytest.raises(StoreUnavailable, match="did not answer"):
-        await connection.ask([("PING",)])
-    await connection.close()
-    server.close()
-    await server.wait_closed()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = RedisConnection(f"127.0.0.1:{server.getsockname()[1]}", 0.05)
+        with pytest.raises(StoreUnavailable, match="did not answer"):
+            await connection.ask([("PING",)])
+        await connection.close()
