@@ -1,0 +1,1 @@
+"""Daybook and a peer, measured in the same rounds on the same machine."""

@@ -1,0 +1,164 @@
+"""latency: from a command to its answer, as the API waits for it, beside a bare transaction of one event."""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import cycle
+from statistics import median, quantiles
+
+import uvloop
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # public, not marked as such
+
+from api.intake import Intake
+from ops.bench.contest import BenchFailed, Figure, Measure, Pair, in_turn
+from ops.bench.costs import Costs
+from ops.bench.stage import KAFKA_KEEPS, Stage, command_meta
+from schemas.inventory import ReceiptLine, ReceiveStock, ReserveStock
+from schemas.meta import HOUR, Micros, derived_id
+from schemas.values import MAIN, Line
+
+SKUS = 500
+CALLERS = {1: 200, 10: 1_000, 100: 4_000}
+"""Callers at once, and how many commands they send together in a round."""
+WITHIN_S = 10.0
+EVENT_BYTES = 600
+"""About what a StockReserved weighs."""
+
+
+class Latency:
+    """Milliseconds, p50 of each round."""
+
+    name = "latency"
+    measures: Sequence[Measure] = (
+        Measure("1 caller", "ms p50", KAFKA_KEEPS, KAFKA_KEEPS, 3, 2, better="less"),
+        Measure("10 callers", "ms p50", KAFKA_KEEPS),
+        Measure("100 callers", "ms p50", KAFKA_KEEPS, "", 20, 10, "figure", "less"),
+    )
+
+    def __init__(self, stage: Stage, share: float = 1.0) -> None:
+        self._stage = stage
+        self._counts = {callers: max(callers, int(count * share)) for callers, count in CALLERS.items()}
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._intake = Intake(stage.kafka, stage.topics, stage.codec)
+        self._bare = BareTransactions(stage)
+        self._skus = [f"SKU-{n}" for n in range(SKUS)]
+        self._next_sku = cycle(self._skus)
+
+    def warm_up(self) -> None:
+        received = [ReceiveStock(MAIN, "delivery", (ReceiptLine(sku, 1_000_000),)) for sku in self._skus]
+        asked = [self._stage.ready(body, "merchant", str(uuid.uuid4())) for body in received]
+        self._stage.decide("inventory", asked, "stock received").expect("accepted")
+        self._runner.run(self._listen())
+        self._ask(10, 200)
+        self._bare.figure(20)
+
+    def round(self) -> Mapping[str, Pair]:
+        alone, ten, hundred, bare = in_turn(
+            [partial(self._ask, callers, count) for callers, count in self._counts.items()]
+            + [partial(self._bare.figure, self._counts[1])]
+        )
+        return {"1 caller": Pair(alone, bare), "10 callers": Pair(ten), "100 callers": Pair(hundred)}
+
+    def proof(self) -> Mapping[str, int]:
+        """Every answer was checked to be a grant."""
+        return {}
+
+    def close(self) -> None:
+        self._runner.run(self._intake.stop())
+        self._runner.close()
+        self._bare.close()
+
+    async def _listen(self) -> None:
+        self._intake.start()
+        deadline = time.monotonic() + WITHIN_S
+        while not self._intake.hears_decisions:
+            if time.monotonic() > deadline:
+                raise BenchFailed("the API's reader of decisions does not come up")
+            await asyncio.sleep(0.02)
+
+    def _ask(self, callers: int, count: int) -> Figure:
+        costs = Costs(self._stage.processes())
+        took_ms = self._runner.run(self._ask_all(callers, count))
+        return Figure(median(took_ms), costs.per_event(count), f"p99 {_p99(took_ms):.1f} ms")
+
+    async def _ask_all(self, callers: int, count: int) -> list[float]:
+        took_ms = await asyncio.gather(*(self._ask_often(count // callers) for _ in range(callers)))
+        return [one for of_a_caller in took_ms for one in of_a_caller]
+
+    async def _ask_often(self, count: int) -> list[float]:
+        return [await self._ask_one() for _ in range(count)]
+
+    async def _ask_one(self) -> float:
+        """Milliseconds from building the command to its answer."""
+        sku, order = next(self._next_sku), str(uuid.uuid4())
+        began = time.perf_counter()
+        limit = Micros(time.time_ns() // 1_000 + HOUR)
+        body = ReserveStock(order, MAIN, (Line(1, sku, 1),), 1, limit)
+        meta = command_meta(body.stream, "merchant", derived_id(order, "reserve"), self._intake.reply_to)
+        decided = await self._intake.ask("inventory", sku, body, meta)
+        if decided is None or decided.outcome != "accepted":
+            raise BenchFailed(f"a reservation was {decided.outcome if decided else 'not decided in time'}")
+        return (time.perf_counter() - began) * 1_000
+
+
+class BareTransactions:
+    """The least that could be done: one event in a transaction of its own, read committed by who waits for it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._topic = f"{stage.topics.prefix}.bare"
+        self._broker = {name: p for name, p in stage.processes().items() if name != "worker"}
+        admin = AdminClient({"bootstrap.servers": stage.kafka})
+        admin.create_topics([NewTopic(self._topic, 1, 1)])[self._topic].result(WITHIN_S)
+        self._producer = Producer(_producer_settings(stage.kafka, f"{self._topic}-0"))
+        self._producer.init_transactions(WITHIN_S)
+        self._consumer = Consumer(_consumer_settings(stage.kafka))
+        self._consumer.assign([TopicPartition(self._topic, 0, 0)])
+
+    def figure(self, count: int) -> Figure:
+        costs = Costs(self._broker)
+        took_ms = [self._once() for _ in range(count)]
+        return Figure(median(took_ms), costs.per_event(count), f"p99 {_p99(took_ms):.1f} ms")
+
+    def _once(self) -> float:
+        value = os.urandom(EVENT_BYTES)
+        began = time.perf_counter()
+        self._producer.begin_transaction()
+        self._producer.produce(self._topic, value, partition=0)
+        self._producer.commit_transaction(WITHIN_S)
+        message = self._consumer.poll(WITHIN_S)
+        took_s = time.perf_counter() - began
+        if message is None or message.error() or message.value() != value:
+            raise BenchFailed("a bare transaction's event did not come back")
+        return took_s * 1_000
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def _p99(took_ms: list[float]) -> float:
+    return quantiles(took_ms, n=100)[98] if len(took_ms) > 1 else took_ms[0]
+
+
+def _producer_settings(kafka: str, transactional_id: str) -> dict[str, str | int | bool]:
+    """As the worker's: with librdkafka's own back-off a transaction would take ten times as long."""
+    return {
+        "bootstrap.servers": kafka,
+        "transactional.id": transactional_id,
+        "retry.backoff.ms": 2,
+        "linger.ms": 0,
+        "socket.nagle.disable": True,
+    }
+
+
+def _consumer_settings(kafka: str) -> dict[str, str | int | bool]:
+    return {
+        "bootstrap.servers": kafka,
+        "group.id": "daybook-bench-is-in-no-group",
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+    }
