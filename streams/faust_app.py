@@ -1,6 +1,7 @@
 """The Faust app of a role: agents on channels that event sources fill, started and stopped in the right order."""
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from streams.watchdog import Watchdog
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 1.0
+TALKATIVE = ("faust", "mode", "cassandra.policies")
+"""Libraries that tell of every step of their own."""
 
 Close = Callable[[], Awaitable[None]]
 
@@ -157,6 +160,8 @@ def make_app(role: Role) -> faust.App:
 def run(role: Role) -> None:
     """Runs until SIGTERM or SIGINT (exit status 0) or until a source fails (1)."""
     telemetry.configure(role.name)
+    for library in TALKATIVE:
+        logging.getLogger(library).setLevel(logging.WARNING)
     worker = faust.Worker(make_app(role), redirect_stdouts=False, override_logging=False, quiet=True)
     worker.spinner = None
     worker.execute_from_commandline()
