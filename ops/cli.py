@@ -10,7 +10,7 @@ import time
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
@@ -20,13 +20,42 @@ from ops.settings import Settings
 
 FOLLOW_S = 0.2
 LAST_LINES = 100
-# Verbs that live in rooms of their own: verb → module:function, and the line that `--help` shows.
+
+
+class Elsewhere(NamedTuple):
+    """A verb that lives in a module of its own: where, the line that `--help` shows, and examples."""
+
+    target: str
+    line: str
+    examples: tuple[str, ...]
+
+
 ELSEWHERE = {
-    "demo": ("ops.demo.cli:demo", "Trade a retailer's real days through the HTTP API and report."),
-    "bench": ("ops.bench.cli:bench", "Measure Daybook and a peer in the same rounds."),
-    "token": ("ops.tokens:token", "Issue a bearer token for development."),
-    "rebuild": ("ops.rebuild:rebuild", "Build a view anew from the log, compare it, switch to it."),
-    "retry": ("ops.retry:retry", "Release a parked stream after its cause is gone."),
+    "demo": Elsewhere(
+        "ops.demo.cli:demo",
+        "Trade a retailer's real days through the HTTP API and report.",
+        ("demo", "demo --report day-one.json", "demo --from 2010-12-01 --to 2011-02-28"),
+    ),
+    "bench": Elsewhere(
+        "ops.bench.cli:bench",
+        "Measure Daybook and a peer in the same rounds.",
+        ("bench", "bench hot-sku --report hot-sku.json", "bench latency --rounds 15"),
+    ),
+    "token": Elsewhere(
+        "ops.tokens:token",
+        "Issue a bearer token for development.",
+        ("token --role customer --subject 17850", "token --role merchant --subject anna --ttl 86400"),
+    ),
+    "rebuild": Elsewhere(
+        "ops.rebuild:rebuild",
+        "Build a view anew from the log, compare it, switch to it.",
+        ("rebuild stock", "rebuild order"),
+    ),
+    "retry": Elsewhere(
+        "ops.retry:retry",
+        "Release a parked stream after its cause is gone.",
+        ("retry --list", "retry stock/85123A/main", "retry --consumer views.redis stock/85123A/main"),
+    ),
 }
 
 app = typer.Typer(
@@ -38,14 +67,14 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def daybook() -> None:
-    """Daybook: trade written down once, in order; every ledger is posted from it."""
-
-
 def examples(*lines: str) -> str:
     """An epilog that keeps its lines: click leaves a paragraph alone that opens with a backspace."""
     return "\b\nExamples:\n" + "\n".join(f"  ./daybook {line}" for line in lines)
+
+
+@app.callback(epilog=examples("demo", "test", "up", "status", "rebuild --help"))
+def daybook() -> None:
+    """Daybook: trade written down once, in order; every ledger is posted from it."""
 
 
 def say(message: str) -> None:
@@ -61,6 +90,21 @@ def here() -> Settings:
     """The Daybook that was brought up below this home, else what the environment says."""
     wanted = settings.from_environment()
     return settings.kept(wanted.home) or wanted
+
+
+def adopted(role: str) -> Settings:
+    """What the environment says, completed by the Daybook that is up; our own environment says it all from now on."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("DAYBOOK_") and value}
+    os.environ.update({**here().environment(role), **given})
+    return settings.from_environment()
+
+
+def brought_up(verb: str) -> Settings:
+    """The same for a verb that is of no use without servers."""
+    found = adopted(verb)
+    if not (found.kafka and found.redis and found.cassandra):
+        fail("nothing is up here, nor named by DAYBOOK_KAFKA, _CASSANDRA and _REDIS; try ./daybook up", 2)
+    return found
 
 
 @app.command(epilog=examples("up", "up && ./daybook status"))
@@ -82,7 +126,7 @@ def up() -> None:
     say(f"kafka: {LOSS_PROFILE}")
 
 
-@app.command(epilog=examples("down"))
+@app.command(short_help="Stop the roles and the local stack.", epilog=examples("down"))
 def down() -> None:
     """Stop the roles, the supervisor and the local stack: what `up` started, and nothing else."""
     from ops.running import take_down
@@ -91,7 +135,9 @@ def down() -> None:
     say("down")
 
 
-@app.command(epilog=examples("status", "status --json"))
+@app.command(
+    short_help="Show each process: health, memory, CPU, lag.", epilog=examples("status", "status --json")
+)
 def status(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: a list of objects.")] = False,
@@ -141,7 +187,10 @@ def show_log(log: Path, *, follow: bool) -> None:
             time.sleep(FOLLOW_S)
 
 
-@app.command(epilog=examples("run api", "run commands"))
+@app.command(
+    short_help="Run one role in the foreground, as a container would.",
+    epilog=examples("run api", "run commands"),
+)
 def run(role: Annotated[str, typer.Argument(help=" | ".join(ROLES))]) -> None:
     """Run one role in the foreground until Ctrl-C or SIGTERM, as a container would.
 
@@ -154,9 +203,7 @@ def run(role: Annotated[str, typer.Argument(help=" | ".join(ROLES))]) -> None:
     supervised = LIFELINE in os.environ
     if not supervised and _is_supervised(role):
         fail(f"{role} runs here already, under the supervisor; ./daybook status shows it", 2)
-    found = here()
-    given = {name: value for name, value in os.environ.items() if name.startswith("DAYBOOK_")}
-    os.environ.update({**found.environment(role), **given})
+    found = adopted(role)
     Path(os.environ["DAYBOOK_STATE"]).mkdir(parents=True, exist_ok=True)
     found.run.mkdir(parents=True, exist_ok=True)
     try:
@@ -167,7 +214,7 @@ def run(role: Annotated[str, typer.Argument(help=" | ".join(ROLES))]) -> None:
         raise typer.Exit(130) from None
 
 
-@app.command(epilog=examples("prepare"))
+@app.command(short_help="Create keys, topics and tables on given servers.", epilog=examples("prepare"))
 def prepare() -> None:
     """Create keys, topics and tables on the servers that the environment names; `up` does it by itself."""
     from ops.running import prepare as prepare_all
@@ -184,7 +231,7 @@ def _is_supervised(role: str) -> bool:
     return bool(report and running_supervisor(found) and any(each.name == role for each in report.roles))
 
 
-@app.command(epilog=examples("check"))
+@app.command(short_help="Check the code: lint, format, types, walls.", epilog=examples("check"))
 def check() -> None:
     """Check the code: lint, format, types, and the walls between the rooms."""
     checks = (
@@ -215,8 +262,8 @@ def _tool(name: str, argv: list[str]) -> int:
 
 
 def add_verb(verb: str, asked_for: str) -> None:
-    """A verb of another room: imported when it is asked for, else one line for `--help`."""
-    target, line = ELSEWHERE[verb]
+    """A verb of another module: imported when it is asked for, else one line for `--help`."""
+    target, line, lines = ELSEWHERE[verb]
     if verb != asked_for:
         app.command(verb, help=line)(lambda: None)
         return
@@ -227,10 +274,7 @@ def add_verb(verb: str, asked_for: str) -> None:
         if error.name is None or not module.startswith(error.name):
             raise
         sys.exit(f"daybook: {verb} is not built yet")
-    if isinstance(found, typer.Typer):
-        app.add_typer(found, name=verb, help=line)
-    else:
-        app.command(verb)(found)
+    app.command(verb, epilog=examples(*lines))(found)
 
 
 def main() -> None:

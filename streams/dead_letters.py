@@ -26,6 +26,9 @@ from streams.topic_reader import read_to_end, reader_of
 
 log = structlog.get_logger(__name__)
 
+WRITERS = "commands"
+"""Whose letters park nothing: a command that could not be decided has been answered, and nobody decides it again."""
+
 RELEASE_ASKED = "release asked"
 RELEASE_FAILED = "release failed"
 RELEASED = "released"
@@ -63,7 +66,7 @@ class ParkedStreams:
 
     def fold(self, letter: DeadLetter, at: int) -> None:
         """What one record, at offset `at` of the dead-letters topic, says."""
-        if not letter.stream:
+        if not letter.stream or letter.consumer == WRITERS:
             return
         parking = (letter.consumer, letter.topic, letter.partition, letter.stream)
         with self._lock:

@@ -29,17 +29,33 @@ def test_every_verb_explains_itself_by_example(verb: str) -> None:
     assert f"\n    ./daybook {verb}" in told.output
 
 
+@pytest.mark.parametrize("verb", ["token", "rebuild", "retry", "bench"])
+def test_a_verb_of_another_module_explains_itself_by_example_too(verb: str) -> None:
+    told = in_a_process(verb, "--help")
+    assert f"\n    ./daybook {verb}" in told
+
+
 def test_the_first_help_names_every_verb_also_those_of_other_rooms() -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "ops", "--help"],
+    told = in_a_process("--help")
+    for verb in (*OUR_VERBS, "test", *cli.ELSEWHERE):
+        assert f"\n  {verb} " in told
+
+
+def test_the_first_help_says_each_verb_in_a_whole_sentence() -> None:
+    commands = in_a_process("--help").split("Commands:")[1].split("Examples:")[0]
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands.strip().splitlines())
+
+
+def in_a_process(*argv: str) -> str:
+    """What the command line prints when it is started as a newcomer starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "ops", *argv],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=WITHIN_S,
         check=True,
-    )
-    for verb in (*OUR_VERBS, "test", *cli.ELSEWHERE):
-        assert f"\n  {verb} " in told.stdout
+    ).stdout
 
 
 def test_nothing_runs_and_status_says_so() -> None:
