@@ -124,8 +124,11 @@ class _Build:
         position = (await self.store.positions([partition]))[partition]
         batches = self.source.batches(partition, position, end) if position < end else iter(())
         while batch := await asyncio.to_thread(next, batches, None):
-            for poison in await self.store.apply(batch):
-                self.poisons.setdefault(poison.stream, poison)
+            left = batch
+            while poisons := await self.store.apply(left):
+                left = left.without(poisons)
+                for poison in poisons:
+                    self.poisons.setdefault(poison.stream, poison)
             self._fold(partition, batch)
 
     def _fold(self, partition: Partition, batch: Batch) -> None:

@@ -86,12 +86,15 @@ class FoldingStore(ABC, Generic[V]):
         folded, unfolded = await self._fold(view, stand.generation, cache, facts)
         if folded.after:
             await self._write(view, stand.generation, folded)
+        if poisons or unfolded:
+            # The position stays: who named the poison comes back with the rest once the letters are written.
+            return sorted([*poisons, *unfolded], key=lambda poison: poison.offset)
         if batch.next != batch.expected:
             await self._advance_or_forget(view, stand.generation, batch)
         # Only now: a batch that failed half-way must find the documents as they were before it.
         cache.keep(folded.after, view)
         self._left_at[here] = batch.next
-        return sorted([*poisons, *unfolded], key=lambda poison: poison.offset)
+        return []
 
     async def _fold(
         self, view: V, generation: int, cache: "Cache", facts: Sequence[Offered]

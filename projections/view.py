@@ -1,7 +1,7 @@
 """What a view is: documents folded from streams by a pure function, and a position kept beside them."""
 
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import orjson
@@ -39,6 +39,11 @@ class Batch:
     expected: int
     next: int
     records: Sequence[Recorded]
+
+    def without(self, poisons: "Iterable[Poison]") -> "Batch":
+        """The same way, without the records named as poison."""
+        named = {poison.offset for poison in poisons}
+        return replace(self, records=[record for record in self.records if record.offset not in named])
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +236,7 @@ class ViewStore(Protocol):
     async def apply(self, batch: Batch) -> list[Poison]:
         """Write what the records say, then the position.
 
-        Raises StoreUnavailable (nothing is lost: apply the same batch again) or PositionMoved (go there).
+        What is poison is named instead, and the position stays: apply the batch again without it. Raises StoreUnavailable (nothing is lost: apply the same batch again) or PositionMoved (go there).
         """
 
     async def close(self) -> None: ...

@@ -96,7 +96,6 @@ async def settle(delivery: Delivery, body: Body) -> None:
         delivery = handler.without_parked(delivery)
         await _heal(delivery, partial(handler.write, delivery.letters))
         poisons = await _apply(delivery, body)
-        await _heal(delivery, partial(handler.write, _letters_of(delivery, poisons)))
         failpoint("agent_before_ack")
         handler.settled(delivery, poisons)
     except PositionMoved as moved:
@@ -133,34 +132,57 @@ async def _heal(delivery: Delivery, attempt: Callable[[], Awaitable[Answer]]) ->
 
 
 async def _apply(delivery: Delivery, body: Body) -> Sequence[Poison]:
+    """Apply the batch. What is poison in it is lettered before any position passes it, then the rest is applied."""
+
     async def attempt(batch: Batch) -> Sequence[Poison]:
         failpoint("agent_before_apply")
         poisons = await body(batch)
         failpoint("agent_after_apply")
         return poisons
 
+    found: list[Poison] = []
+    batch = delivery.batch
     try:
-        return await _heal(delivery, partial(attempt, delivery.batch))
+        while poisons := await _heal(delivery, partial(attempt, batch)):
+            await _letter(delivery, poisons)
+            found += poisons
+            batch = batch.without(poisons)
     except DATA_ERRORS:
         log.exception("one by one", consumer=delivery.consumer, partition=_where(delivery.batch))
-        return await _one_by_one(delivery, attempt)
+        found += await _one_by_one(delivery, batch, attempt)
+    return found
 
 
-async def _one_by_one(delivery: Delivery, attempt: Body) -> list[Poison]:
+async def _one_by_one(delivery: Delivery, batch: Batch, attempt: Body) -> list[Poison]:
     """Find the records that the body cannot cope with; all others are applied, each in a batch of its own."""
-    poisons: list[Poison] = []
-    for alone in _singles(delivery.batch):
+    found: list[Poison] = []
+    for alone in _singles(batch):
         (record,) = alone.records
-        if stream_of(record) in {poison.stream for poison in poisons}:
-            poisons.append(Poison(stream_of(record), record.offset, "behind a record that cannot be applied"))
+        if stream_of(record) in {poison.stream for poison in found}:
+            poisons = [_poison(record, "behind a record that cannot be applied")]
+        else:
+            poisons = await _try(delivery, alone, attempt)
+        if poisons:
+            await _letter(delivery, poisons)
             await _heal(delivery, partial(attempt, replace(alone, records=())))
-            continue
-        try:
-            poisons += await _heal(delivery, partial(attempt, alone))
-        except DATA_ERRORS as error:
-            poisons.append(Poison(stream_of(record), record.offset, f"{type(error).__name__}: {error}"))
-            await _heal(delivery, partial(attempt, replace(alone, records=())))
-    return poisons
+            found += poisons
+    return found
+
+
+async def _try(delivery: Delivery, alone: Batch, attempt: Body) -> list[Poison]:
+    try:
+        return list(await _heal(delivery, partial(attempt, alone)))
+    except DATA_ERRORS as error:
+        return [_poison(alone.records[0], f"{type(error).__name__}: {error}")]
+
+
+async def _letter(delivery: Delivery, poisons: Sequence[Poison]) -> None:
+    letters = [delivery.letter(poison.stream, poison.offset, poison.reason) for poison in poisons]
+    await _heal(delivery, partial(delivery.handler.write, letters))
+
+
+def _poison(record: Recorded, reason: str) -> Poison:
+    return Poison(stream_of(record), record.offset, reason)
 
 
 def _singles(batch: Batch) -> Iterable[Batch]:
@@ -174,10 +196,6 @@ def _singles(batch: Batch) -> Iterable[Batch]:
 
 def stream_of(record: Recorded) -> str:
     return str(record.message.meta.stream)
-
-
-def _letters_of(delivery: Delivery, poisons: Sequence[Poison]) -> list[DeadLetter]:
-    return [delivery.letter(poison.stream, poison.offset, poison.reason) for poison in poisons]
 
 
 def _where(batch: Batch) -> str:

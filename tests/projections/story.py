@@ -105,7 +105,9 @@ async def deliver(store: ViewStore, story: Story, size: int = 7) -> list[Poison]
         for _ in range(10):
             try:
                 for batch in story.batches(partition, position, end, size):
-                    poisons += await store.apply(batch)
+                    while found := await store.apply(batch):
+                        poisons += found
+                        batch = batch.without(found)  # noqa: PLW2901  # what is left of it
                 break
             except PositionMoved as moved:
                 position = moved.next
