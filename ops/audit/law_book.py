@@ -7,6 +7,7 @@ from ops.audit.breaches import Breaches
 from ops.audit.chains import Batches, Chains
 from ops.audit.effects import Effects
 from ops.audit.stock import StockBooks
+from ops.audit.tally import Tally
 from ops.audit.trade import TradeBooks
 from ops.audit.wire import AvscReader, UnreadableError
 
@@ -37,6 +38,7 @@ class LawBook:
         self._effects = Effects(self._breaches)
         self._stock = StockBooks(self._breaches, grace_us)
         self._trade = TradeBooks(self._breaches, grace_us)
+        self.tally = Tally()
         self.events = 0
 
     def feed(self, topic: str, partition: int, value: bytes) -> None:
@@ -49,6 +51,7 @@ class LawBook:
             return
         if kind == "decisions":
             self._effects.told(record, _STREAM_OF[aggregate])
+            self.tally.told(record)
         else:
             self._feed_event(topic, partition, aggregate, name, record, value)
 
@@ -76,6 +79,7 @@ class LawBook:
         self._chains.follow(partition, meta, value)
         self._batches.collect(meta)
         self._effects.happened(topic, partition, meta)
+        self.tally.happened(name, meta)
         if aggregate == "inventory":
             self._stock.fold(name, record)
         elif aggregate in ("order", "payment"):
