@@ -196,6 +196,7 @@ class KafkaLog:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": 16_384,
+                "fetch.wait.max.ms": 50,  # so soon a partition's end is told
             }
         )
 
@@ -215,7 +216,7 @@ class KafkaLog:
         self._consumer.assign([TopicPartition(topic, number, start)])
         position = start
         while position < end:
-            messages = self._consumer.consume(RECORDS_MAX, timeout=0.5)
+            messages = self._next_messages()
             read = _reached(messages, position)
             if read > position:
                 records = [record for message in messages if (record := self._recorded(message))]
@@ -225,6 +226,11 @@ class KafkaLog:
 
     def close(self) -> None:
         self._consumer.close()
+
+    def _next_messages(self) -> list[Message]:
+        """What is there; `consume` with a timeout would wait it out unless all that it may bring is there."""
+        first = self._consumer.poll(0.5)
+        return [] if first is None else [first, *self._consumer.consume(RECORDS_MAX - 1, timeout=0)]
 
     def _recorded(self, message: Message) -> Recorded | None:
         """None for the end of the partition, and for what nobody can read: its stream shows a gap then."""
