@@ -116,7 +116,7 @@ def _names(differences: Iterable[Difference]) -> list[str]:
 def _listed(what: str, items: Sequence[str]) -> Iterator[str]:
     if not items:
         return
-    yield f"{len(items):,} {what}:"
+    yield f"{what}: {len(items):,}"
     yield from (f"  {item}" for item in items[:SHOWN_MAX])
     if len(items) > SHOWN_MAX:
         yield f"  and {len(items) - SHOWN_MAX:,} more"

@@ -140,5 +140,5 @@ class LetterBox:
         if not self._reasons:
             yield "nothing is parked"
         if self._others:
-            yield f"{self._others_count:,} other letters, which park nothing; the last:"
+            yield f"letters that park nothing: {self._others_count:,}; the last of them:"
             yield from self._others

@@ -371,6 +371,7 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
 
     async def rows(self, view: CassandraView[Any], generation: int) -> AsyncIterator[tuple[str, bytes]]:
         """Every row of a generation, by table and key, and what each insert should have set in it."""
+        await self.prepare(view, generation)  # a keyspace that was lost holds no rows, and is no error
         for insert in view.inserts:
             cql = insert.select.format(g=view.tables(generation))
             pages = await self._connection.in_thread(partial(_pages, cql))
