@@ -69,6 +69,8 @@ class Settings:
             "DAYBOOK_PARTITIONS": str(self.partitions),
             "DAYBOOK_STATE": str(self.state(role)),
             "DAYBOOK_RUN": str(self.run),
+            # One process of each role: a static member of its group, back at once when it was killed.
+            "DAYBOOK_SLOT": "0",
         }
 
 
