@@ -1,0 +1,125 @@
+"""`./daybook demo`: a retailer's real days, traded through Kafka, Cassandra, Redis and HTTP, and a report."""
+
+import json
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from confluent_kafka import KafkaException
+from pyarrow import ArrowInvalid
+
+from ops import settings
+from ops.audit.log_reader import LogNotReadError
+from ops.demo.invoices import read_lines
+from ops.demo.performance import ClientFailed, Days, perform
+from ops.demo.plan import TradePlan, plan_trade
+from ops.demo.progress import Teller
+from ops.demo.report import Report, adds_up, laws_hold, render, to_json
+from ops.demo.stage import how_to, settings_of, staged
+from ops.local_stack import StackFailed
+from ops.running import RunsAlready
+from ops.settings import Settings
+from projections.view import StoreUnavailable
+
+WINTER = Path(__file__).parent / "data" / "online_retail_winter.parquet"
+FIRST_DAY = "2010-12-01"
+
+
+def demo(
+    data: Annotated[Path, typer.Option(help="The retailer's invoice lines, as parquet.")] = WINTER,
+    first: Annotated[
+        datetime, typer.Option("--from", formats=["%Y-%m-%d"], metavar="DAY", help="The first day.")
+    ] = FIRST_DAY,  # type: ignore[assignment]  # typer parses it
+    last: Annotated[
+        datetime | None,
+        typer.Option(
+            "--to", formats=["%Y-%m-%d"], metavar="DAY", help="The last day; the first, if not given."
+        ),
+    ] = None,
+    scarcity: Annotated[float, typer.Option(min=0, max=1, help="The share of stock that is missing.")] = 0.01,
+    report: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.")] = None,
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave this Daybook running.")] = False,
+) -> None:
+    """Trade a retailer's real days through the HTTP API, check the laws against the log, report.
+
+    Starts a stack and a Daybook of its own, beside the one that `up` starts, with an empty log; stops them at the
+    end. Exit 1 if a law is broken or the sum is off, 2 if the stack could not start.
+
+    \b
+    Examples:
+      ./daybook demo
+      ./daybook demo --from 2010-12-01 --to 2011-02-28 --report winter.json
+      ./daybook demo --scarcity 0.2 --keep
+    """  # noqa: D301  # click looks for the character itself
+    _be_interrupted_once()
+    teller = Teller()
+    days = Days(data.resolve(), first.date(), (last or first).date(), scarcity)
+    plan = _plan(days)
+    wanted = settings_of(settings.from_environment())
+    try:
+        found = _perform(wanted, days, plan, teller, keep=keep)
+    except (RunsAlready, StackFailed) as refused:
+        _fail(teller, str(refused), 2)
+    except (ClientFailed, LogNotReadError, StoreUnavailable, KafkaException) as failed:
+        _fail(teller, str(failed), 1)
+    except KeyboardInterrupt:
+        _fail(teller, "interrupted; everything that was started is stopped", 130)
+    typer.echo(render(found))
+    if report:
+        report.write_text(json.dumps(to_json(found), indent=1), "utf-8")
+    if keep:
+        _tell_how_to_look(wanted)
+    raise typer.Exit(0 if laws_hold(found) and adds_up(found) else 1)
+
+
+def _plan(days: Days) -> TradePlan:
+    """What there is to trade; a file that cannot be read is a mistake of who asked."""
+    try:
+        lines = read_lines(days.data, days.first, days.last)
+    except (OSError, ArrowInvalid) as error:
+        raise typer.BadParameter(f"{days.data}: {error}", param_hint="--data") from error
+    if not lines:
+        raise typer.BadParameter(
+            f"{days.data} has no invoice from {days.first} to {days.last}", param_hint="--from"
+        )
+    return plan_trade(lines, days.scarcity)
+
+
+def _perform(wanted: Settings, days: Days, plan: TradePlan, teller: Teller, *, keep: bool) -> Report:
+    began = time.monotonic()
+    teller.say(f"{_span(days)}: {plan.lines:,} lines, {len(plan.orders):,} orders")
+    with staged(wanted, teller, keep=keep) as ready:
+        teller.say(f"Daybook is up after {time.monotonic() - began:.1f} s: http://{ready.api}/docs")
+        found = perform(ready, days, plan, teller)
+    teller.say(f"done after {time.monotonic() - began:.1f} s\n")
+    return found
+
+
+def _span(days: Days) -> str:
+    return f"{days.first}" if days.first == days.last else f"{days.first} to {days.last}"
+
+
+def _tell_how_to_look(wanted: Settings) -> None:
+    typer.echo(f"It still runs. Look: {how_to(wanted, 'status')}\nStop: {how_to(wanted, 'down')}")
+
+
+def _fail(teller: Teller, message: str, code: int) -> NoReturn:
+    teller.say(f"daybook: {message}")
+    raise typer.Exit(code)
+
+
+def _be_interrupted_once() -> None:
+    """The first Ctrl-C or SIGTERM ends the demo; the next ones must not end the cleaning up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for told in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(told, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for told in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told, interrupt)

@@ -1,0 +1,78 @@
+"""The Daybook that a demo has for itself: a home of its own, an empty log at the start, nothing left at the end."""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from ops.demo.progress import Teller
+from ops.local_stack import SERVERS
+from ops.running import RunsAlready, bring_up, running_supervisor, take_down
+from ops.settings import API, PROVIDER, Settings
+
+
+def settings_of(around: Settings) -> Settings:
+    """Below the home of the Daybook that `up` starts, and beside it: other ports, other topics, other tables.
+
+    Servers that the environment names are somebody's: there the names are this demo's own, and it takes them away.
+    """
+    own = replace(around, home=around.home / "demo", api=API, provider=PROVIDER)
+    if not _servers_elsewhere(own):
+        return own
+    stamp = f"{time.time_ns() // 1_000_000:x}"
+    return replace(own, topic_prefix=f"demo-{stamp}", keyspace=f"demo_{stamp}")
+
+
+@contextmanager
+def staged(wanted: Settings, teller: Teller, *, keep: bool) -> Iterator[Settings]:
+    """A running Daybook with nothing in it. With `keep` it is left running, unless something went wrong.
+
+    Raises RunsAlready, StackFailed.
+    """
+    with _alone(wanted):
+        take_down(wanted, teller.update)  # servers that outlived a demo that was killed
+        _wipe(wanted)
+        ready = bring_up(wanted, teller.update)
+        finished = False
+        try:
+            yield ready
+            finished = True
+        finally:
+            if not (keep and finished):
+                _strike(ready, teller)
+
+
+@contextmanager
+def _alone(wanted: Settings) -> Iterator[None]:
+    """One demo at a time; the lock ends with its holder, however it ends."""
+    wanted.home.mkdir(parents=True, exist_ok=True)
+    with (wanted.home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunsAlready("another demo is under way") from None
+        if running_supervisor(wanted):
+            raise RunsAlready(f"the last demo's Daybook still runs; stop it with: {how_to(wanted, 'down')}")
+        yield
+
+
+def how_to(wanted: Settings, verb: str) -> str:
+    return f"DAYBOOK_HOME={wanted.home} ./daybook {verb}"
+
+
+def _wipe(wanted: Settings) -> None:
+    """What earlier demos left on disk, save the ports and keys, which may stay the same."""
+    for name in SERVERS:
+        shutil.rmtree(wanted.stack / name / "data", ignore_errors=True)
+    for folder in (wanted.home / "state", wanted.logs, wanted.run):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _strike(ready: Settings, teller: Teller) -> None:
+    take_down(ready, teller.update)
+
+
+def _servers_elsewhere(wanted: Settings) -> bool:
+    return bool(wanted.kafka or wanted.cassandra or wanted.redis)
