@@ -57,7 +57,7 @@ def token(
 ) -> None:
     """Print a bearer token for development, signed with this machine's own key.
 
-    Example: curl -H "Authorization: Bearer $(./daybook token --role merchant --subject anna)" ...
+    It goes into a header: -H "Authorization: Bearer $(./daybook token --role merchant --subject anna)".
     """
     if not is_subject(subject):
         raise typer.BadParameter(

@@ -36,15 +36,9 @@ def bench(
         int, typer.Option(min=1, help="Rounds of each side; fewer than 7 prove little.")
     ] = ROUNDS,
 ) -> None:
-    r"""Measure Daybook and a peer in the same rounds; exit 1 when a floor is missed, 2 when it could not be run.
+    """Measure Daybook and a peer in the same rounds; exit 1 when a floor is missed, 2 when it could not be run.
 
     The servers that the environment names are used, else a local stack of its own below .daybook/bench.
-
-    \b
-    Examples:
-      ./daybook bench
-      ./daybook bench hot-sku --report hot-sku.json
-      ./daybook bench latency --rounds 15
     """
     if name and name not in NAMES:
         say(f"daybook: no bench is called {name}; there are {', '.join(NAMES)}")
