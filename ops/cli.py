@@ -34,7 +34,11 @@ ELSEWHERE = {
     "demo": Elsewhere(
         "ops.demo.cli:demo",
         "Trade a retailer's real days through the HTTP API and report.",
-        ("demo", "demo --report day-one.json", "demo --from 2010-12-01 --to 2011-02-28"),
+        (
+            "demo",
+            "demo --from 2010-12-01 --to 2011-02-28 --report winter.json",
+            "demo --scarcity 0.2 --keep",
+        ),
     ),
     "bench": Elsewhere(
         "ops.bench.cli:bench",

@@ -49,13 +49,7 @@ def demo(
 
     Starts a stack and a Daybook of its own, beside the one that `up` starts, with an empty log; stops them at the
     end. Exit 1 if a law is broken or the sum is off, 2 if the stack could not start.
-
-    \b
-    Examples:
-      ./daybook demo
-      ./daybook demo --from 2010-12-01 --to 2011-02-28 --report winter.json
-      ./daybook demo --scarcity 0.2 --keep
-    """  # noqa: D301  # click looks for the character itself
+    """
     _be_interrupted_once()
     teller = Teller()
     days = Days(data.resolve(), first.date(), (last or first).date(), scarcity)
