@@ -166,7 +166,7 @@ class Trade:
             "stocked": product.stocked,
         }
         await self._frontend.write(
-            Write("PUT", path, "publish", self._badges.merchant, plan.opens_at, path, body)
+            Write("PUT", path, "publish", self._badges.merchant, path, body, plan.opens_at)
         )
 
     async def _await_catalog(self, products: int) -> None:
@@ -185,9 +185,9 @@ class Trade:
                 f"{level}/receipts",
                 receipt.document,
                 self._badges.merchant,
-                receipt.occurred_at,
                 level,
                 body,
+                receipt.occurred_at,
             )
         )
 
@@ -209,9 +209,9 @@ class Trade:
             f"{level}/adjustments",
             adjustment.key,
             self._badges.merchant,
-            adjustment.occurred_at,
             level,
             body,
+            adjustment.occurred_at,
         )
         try:
             await self._frontend.write(write)
@@ -236,7 +236,7 @@ class Trade:
 
         def write(path: str, body: object, seen_at: str) -> Write:
             key = f"{order.invoice_no}-{path.rpartition('/')[2]}"
-            return Write("POST", path, key, token, order.occurred_at, seen_at, body)
+            return Write("POST", path, key, token, seen_at, body, order.occurred_at)
 
         created = await self._frontend.write(write("/carts", {}, "/carts/{cart_id}"))
         cart = f"/carts/{created.document['cart_id']}"
@@ -262,9 +262,9 @@ class Trade:
             f"{path}/shipment",
             f"ship-{attempt}",
             self._badges.merchant,
-            order.occurred_at,
             path,
             {},
+            order.occurred_at,
         )
         try:
             await self._frontend.write(write)

@@ -48,25 +48,25 @@ class Answer:
 class Write:
     """One write as its sender means it, sent again under the same key until it is answered.
 
-    `seen_at` is the path where its effect shows.
+    `seen_at` is the path where its effect shows; `occurred_at` is for tokens that may backdate.
     """
 
     method: str
     path: str
     key: str
     token: str
-    occurred_at: datetime
     seen_at: str
     body: object = None
+    occurred_at: datetime | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        headers = {
-            "Authorization": f"Bearer {self.token}",
-            "Idempotency-Key": self.key,
-            "Daybook-Occurred-At": self.occurred_at.isoformat(),
-        }
-        return headers if self.body is None else {**headers, "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": self.key}
+        if self.body is not None:
+            headers["Content-Type"] = "application/json"
+        if self.occurred_at is not None:
+            headers["Daybook-Occurred-At"] = self.occurred_at.isoformat()
+        return headers
 
 
 @dataclass(slots=True)

@@ -178,13 +178,13 @@ def _judge(ready: Settings, told: Told, teller: Teller) -> tuple[dict[str, str],
         ready.topic_prefix,
         list(provider_ledger(ready.provider)),
         told.acknowledged,
-        lambda: find_view_errors(_read_side(ready), teller.update),
+        lambda: find_view_errors(read_side(ready), teller.update),
         watch=watch,
     )
     return verdicts, tally
 
 
-def _read_side(ready: Settings) -> ReadSide:
+def read_side(ready: Settings) -> ReadSide:
     return ReadSide(
         ready.kafka,
         Topics(ready.topic_prefix, ready.partitions),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ops.demo.clearing import clear
 from ops.demo.progress import Teller
 from ops.local_stack import SERVERS
 from ops.running import RunsAlready, bring_up, running_supervisor, take_down
@@ -19,7 +20,7 @@ def settings_of(around: Settings) -> Settings:
     Servers that the environment names are somebody's: there the names are this demo's own, and it takes them away.
     """
     own = replace(around, home=around.home / "demo", api=API, provider=PROVIDER)
-    if not _servers_elsewhere(own):
+    if not (own.kafka or own.cassandra or own.redis):
         return own
     stamp = f"{time.time_ns() // 1_000_000:x}"
     return replace(own, topic_prefix=f"demo-{stamp}", keyspace=f"demo_{stamp}")
@@ -34,14 +35,14 @@ def staged(wanted: Settings, teller: Teller, *, keep: bool) -> Iterator[Settings
     with _alone(wanted):
         take_down(wanted, teller.update)  # servers that outlived a demo that was killed
         _wipe(wanted)
-        ready = bring_up(wanted, teller.update)
         finished = False
         try:
-            yield ready
+            yield bring_up(wanted, teller.update)
             finished = True
         finally:
             if not (keep and finished):
-                _strike(ready, teller)
+                take_down(wanted, teller.update)
+                clear(wanted)
 
 
 @contextmanager
@@ -68,11 +69,3 @@ def _wipe(wanted: Settings) -> None:
         shutil.rmtree(wanted.stack / name / "data", ignore_errors=True)
     for folder in (wanted.home / "state", wanted.logs, wanted.run):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _strike(ready: Settings, teller: Teller) -> None:
-    take_down(ready, teller.update)
-
-
-def _servers_elsewhere(wanted: Settings) -> bool:
-    return bool(wanted.kafka or wanted.cassandra or wanted.redis)
