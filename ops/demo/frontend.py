@@ -48,14 +48,14 @@ class Answer:
 class Write:
     """One write as its sender means it, sent again under the same key until it is answered.
 
-    `seen_at` is the path where its effect shows; `occurred_at` is for tokens that may backdate.
+    `seen_at` is the path where its effect shows, if somebody may look; `occurred_at` is for tokens that may backdate.
     """
 
     method: str
     path: str
     key: str
     token: str
-    seen_at: str
+    seen_at: str = ""
     body: object = None
     occurred_at: datetime | None = None
 
@@ -159,7 +159,7 @@ class Frontend:
 
     async def _sample_freshness(self, write: Write, answer: Answer, answered: float) -> None:
         self._writes += 1
-        if self._writes % SAMPLE_EVERY == 0:
+        if write.seen_at and self._writes % SAMPLE_EVERY == 0:
             path = write.seen_at.format(**answer.document) if "{" in write.seen_at else write.seen_at
             await self.read(path, write.token, answer.receipt)
             self.samples.freshness_ms.append((time.monotonic() - answered) * 1_000)

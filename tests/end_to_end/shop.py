@@ -34,7 +34,7 @@ class Shop:
         return self._badges.merchant
 
     async def write(self, path: str, body: object, token: str = "", method: str = "POST") -> Answer:
-        write = Write(method, path, uuid.uuid4().hex, token or self.merchant, path, body)
+        write = Write(method, path, uuid.uuid4().hex, token or self.merchant, body=body)
         return await self.frontend.write(write)
 
     async def read(self, path: str, token: str = "", after: str = "") -> dict[str, Any]:
@@ -69,8 +69,12 @@ class Shop:
         """The order when it has ended and nothing is owed any more, on either side."""
         return await self.order_once(order_id, lambda order: bool(order["settled"]))
 
-    async def allocated(self, order_id: str) -> dict[str, Any]:
-        return await self.order_once(order_id, lambda order: order["fulfilment_status"] == "allocated")
+    async def secured(self, order_id: str) -> dict[str, Any]:
+        """The order when its goods are allocated and its money is taken: nothing happens until somebody wants it."""
+        return await self.order_once(
+            order_id,
+            lambda order: (order["fulfilment_status"], order["payment_status"]) == ("allocated", "captured"),
+        )
 
 
 async def eventually(

@@ -37,7 +37,7 @@ async def test_a_checkout_is_paid_once_shipped_and_told_to_everybody(shop: Shop,
     await shop.sells(sku, price=255, units=10)
 
     order_id = await shop.checks_out(anna, {sku: 6})
-    await shop.allocated(order_id)
+    await shop.secured(order_id)
     await shop.write(f"/orders/{order_id}/shipment", {})
     order = await shop.ended(order_id)
 
@@ -57,6 +57,7 @@ async def test_a_checkout_is_paid_once_shipped_and_told_to_everybody(shop: Shop,
     assert [movement["type"] for movement in reversed(history["movements"])] == [
         "StockItemRegistered",
         "StockReceived",
+        "StockReplenished",
         "StockReserved",
         "StockAllocated",
         "StockShipped",
@@ -120,7 +121,7 @@ async def test_of_a_cancellation_and_a_shipment_exactly_one_wins(shop: Shop) -> 
     sku, carla = shop.sku("MIRROR"), shop.customer("carla")
     await shop.sells(sku, price=900, units=1)
     order_id = await shop.checks_out(carla, {sku: 1})
-    await shop.allocated(order_id)
+    await shop.secured(order_id)
 
     shipped, cancelled = await asyncio.gather(
         shop.write(f"/orders/{order_id}/shipment", {}),
@@ -156,7 +157,7 @@ async def test_a_worker_killed_in_the_middle_of_checkouts_loses_nothing(
     assert sorted(order["status"] for order in orders) == ["confirmed"] * 15 + ["rejected"] * 5
     for order in orders:
         if order["status"] == "confirmed":
-            await shop.allocated(order["order_id"])
+            await shop.secured(order["order_id"])
         else:
             await shop.ended(order["order_id"])
     level = await shop.level(sku)
@@ -167,7 +168,7 @@ async def test_a_worker_killed_in_the_middle_of_checkouts_loses_nothing(
 async def test_a_rebuilt_view_shows_the_same_and_goes_on(view: str, shop: Shop, daybook: Settings) -> None:
     sku = shop.sku(f"MUG {view}")
     await shop.sells(sku, price=450, units=4)
-    before = await shop.allocated(await shop.checks_out(shop.customer("dora"), {sku: 1}))
+    before = await shop.secured(await shop.checks_out(shop.customer("dora"), {sku: 1}))
 
     rebuilt = await asyncio.to_thread(
         subprocess.run,
@@ -183,7 +184,7 @@ async def test_a_rebuilt_view_shows_the_same_and_goes_on(view: str, shop: Shop, 
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert "is live" in rebuilt.stdout
     assert await shop.read(f"/orders/{before['order_id']}") == before
-    await shop.allocated(await shop.checks_out(shop.customer("emil"), {sku: 1}))
+    await shop.secured(await shop.checks_out(shop.customer("emil"), {sku: 1}))
     assert (await shop.level(sku))["allocated"] == 2
 
 
