@@ -197,7 +197,11 @@ class Handler:
         identity = self._journal.identity(partition)
         self._store.write(_copied(identity, partition, self._clock(), ends["state"], ends["decisions"]))
         tail = writer.resume(ends["events"], ends["decisions"])
-        writer.check_tail(self._journal.read("events", partition, tail.events, ends["events"]))
+        writer.check_tail(
+            tail,
+            self._journal.read("events", partition, tail.events, ends["events"]),
+            self._journal.read("decisions", partition, tail.decisions, ends["decisions"]),
+        )
         return writer
 
     def _copied_up_to(self, partition: Partition) -> Mapping[str, int]:

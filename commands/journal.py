@@ -1,7 +1,6 @@
 """The journal: all that the handler needs of Kafka, and nothing more."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 OutputKind = Literal["events", "state", "decisions", "dead-letters"]
@@ -17,8 +16,7 @@ class Partition(NamedTuple):
         return f"{self.aggregate}/{self.number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A record of the commands topic, as bytes."""
 
     partition: Partition
@@ -27,8 +25,7 @@ class Received:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A record to be written into the same partition of one of the aggregate's other topics."""
 
     kind: OutputKind
@@ -38,8 +35,7 @@ class Output:
     headers: tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A record as it stands in a topic."""
 
     offset: int

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from commands.cache import Cache
 from commands.decider import Answer, Command, Context, Deadline, Decider, Event, Record
@@ -19,7 +19,7 @@ from schemas.position import POSITION_PATH, WriterPosition
 from schemas.topics import RECORD_BYTES_MAX, Topics
 from schemas.values import Position
 
-CACHE_BYTES = 8_000_000
+CACHE_BYTES = 2_000_000
 """Encoded size of the records that a writer keeps decoded, per generation of its cache."""
 
 DECISIONS_BYTES = 400_000
@@ -32,8 +32,7 @@ NEVER = Micros(1 << 62)
 NO_TRACE = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A state record with the version and hash of its stream when it was last written."""
 
     record: Record
@@ -49,8 +48,7 @@ class Head:
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A command in hand. `offset` is -1 where a deadline sent it."""
 
     meta: CommandMeta
@@ -122,9 +120,11 @@ class Writer:
         self._prefix = f"{partition}/".encode()
         self._window = Window(self._prefix, store, codec)
         self._cache: Cache[Kept] = Cache(CACHE_BYTES)
+        self._absent: set[str] = set()
         self._commands = AGGREGATES[partition.aggregate].commands
         self._clock = Micros(0)
-        self._tail = WriterPosition(0, 0)
+        self._ends = (0, 0)
+        """The next offsets of events and decisions."""
         self.next_due = NEVER
 
     # Deciding.
@@ -138,6 +138,7 @@ class Writer:
     ) -> Staged:
         """Decide a batch and whatever is due. Nothing of this writer changes until `merge`."""
         now = max(self._clock, clock)
+        self._absent.clear()
         batch = _Batch(self, self._decider, batch_id, now, too_large)
         asked: list[Asked] = []
         for one in received:
@@ -197,8 +198,12 @@ class Writer:
         """The record at a path as it was last merged."""
         kept = self._cache.get(path)
         if kept is None:
+            if path in self._absent:
+                return None
             value = self._store.get(self._record_key(path))
             if value is None:
+                # A new claim is asked for twice in its batch: when it is decided, and for its deadline.
+                self._absent.add(path)
                 return None
             decoded: Decoded[RecordMeta] = self._codec.decode(value)
             kept = Kept(decoded.body, decoded.version, decoded.hash)
@@ -221,7 +226,8 @@ class Writer:
             outputs.append(Output("state", self.partition, path.encode(), value, headers))
         decisions = [*self._decisions(staged)]
         outputs += [Output("decisions", self.partition, None, value, ()) for value, _ in decisions]
-        position = self._codec.encode(self._tail, self._partition_meta(staged))
+        tail = WriterPosition(*self._ends, len(staged.events), len(decisions))
+        position = self._codec.encode(tail, self._partition_meta(staged))
         outputs.append(Output("state", self.partition, POSITION_PATH.encode(), position, ()))
         outputs += [self._letter(staged, *letter) for letter in staged.letters]
         self._check_sizes(staged, outputs)
@@ -284,18 +290,20 @@ class Writer:
         for path, value in encoded.kept.items():
             puts |= self._keep(path, staged.changed[path], value, staged.heads[staged.stream_of[path]])
         puts[self._prefix + b"~"] = encoded.position
-        decisions_end = ends.get(("decisions", self.partition), self._tail.decisions)
+        events_end, decisions_end = self._ends
+        events_end = ends.get(("events", self.partition), events_end)
+        decisions_end = ends.get(("decisions", self.partition), decisions_end)
         for offset, (value, ids) in enumerate(encoded.decisions, decisions_end - len(encoded.decisions)):
             puts |= self._window.put(offset, value, ids, staged.now)
         self._clock = staged.now
-        self._tail = WriterPosition(ends.get(("events", self.partition), self._tail.events), decisions_end)
+        self._ends = (events_end, decisions_end)
         self._window.forget(staged.now)
         return puts
 
     @property
     def decisions_end(self) -> int:
         """Where the partition's decisions ended last: a batch need not write any (a stale deadline, a letter)."""
-        return self._tail.decisions
+        return self._ends[1]
 
     def _keep(
         self, path: str, record: Record | None, value: bytes | None, head: Head
@@ -309,6 +317,7 @@ class Writer:
             if after:
                 puts[self._due_key(after.at, path)] = b""
                 self.next_due = min(self.next_due, after.at)
+        self._absent.discard(path)
         if record is None or value is None:
             self._cache.drop(path)
         else:
@@ -343,31 +352,43 @@ class Writer:
 
         Returns where the tail begins that must be checked against the state.
         """
-        self._tail = WriterPosition(events_end, decisions_end)
+        self._ends = (events_end, decisions_end)
         value = self._store.get(self._prefix + b"~")
         self.schedule()
         if value is None:
-            return WriterPosition(0, 0)
+            return WriterPosition(0, 0, 0, 0)
         decoded: Decoded[RecordMeta] = self._codec.decode(value)
         self._clock = decoded.meta.recorded_at
         tail: WriterPosition = decoded.body
         return tail
 
-    def check_tail(self, tail: Iterable[Stored]) -> None:
-        """The last event of every stream in the tail must be the one that the state knows."""
+    def check_tail(self, tail: WriterPosition, events: Iterable[Stored], decisions: Iterable[Stored]) -> None:
+        """Compare what stands in the log from the tail's offsets on with what the state knows of it.
+
+        Raises LogDamagedError where a topic lost its end: then somebody was told what is no longer true.
+        """
         last: dict[str, tuple[int, bytes]] = {}
-        for stored in tail:
+        count = 0
+        for count, stored in enumerate(events, 1):  # noqa: B007  # read below
             assert stored.value is not None, "events have a value"
             meta = self._codec.decode(stored.value).meta
             last[meta.stream] = (meta.version, hashlib.sha256(stored.value).digest())
+        self._check_count("events", tail.events, count, tail.events_written)
+        self._check_count("decisions", tail.decisions, sum(1 for _ in decisions), tail.decisions_written)
         for stream, (version, hash_) in last.items():
             kept = self.kept(stream)
             if kept is None or (kept.version, kept.hash) != (version, hash_):
                 stands = f"version {kept.version}" if kept else "nothing"
-                raise LogDamagedError(
-                    f"{self.partition}: the log has {stream}@{version}, the state topic has {stands}: one of the two "
-                    "lost what was acknowledged; see docs/operations.md before anything is written"
-                )
+                self._damaged(f"the log has {stream}@{version}, the state topic has {stands}")
+
+    def _check_count(self, kind: str, start: int, found: int, written: int) -> None:
+        if found < written:
+            self._damaged(f"{kind} hold {found} records from offset {start} on, and {written} were written there")
+
+    def _damaged(self, what: str) -> None:
+        raise LogDamagedError(
+            f"{self.partition}: {what}: what was acknowledged is lost; see docs/operations.md before anything is written"
+        )
 
     def _record_key(self, path: str) -> bytes:
         return self._prefix + b"s" + path.encode()
@@ -522,7 +543,7 @@ class _Batch:
     ) -> Decided:
         meta, body = asked.meta, asked.body
         streams = dict.fromkeys([meta.stream, *(event.stream for event in events)])
-        positions = [Position(s, self._head(s).version) for s in streams if self._head(s).version]
+        positions = [Position(s, version) for s in streams if (version := self._head(s).version)]
         accepted = "refused" if answer.refused else "accepted"
         return Decided(
             meta.command_id,

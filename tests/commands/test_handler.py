@@ -241,6 +241,18 @@ def test_a_state_topic_that_lacks_the_last_batch_is_named_and_nothing_is_served(
         desk.restart(MemoryStore())
 
 
+@pytest.mark.parametrize("kind", ["events", "decisions"])
+def test_a_topic_that_lost_the_whole_last_transaction_is_named_and_nothing_is_served(kind: Any):
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1))
+    before = {place: len(log) for place, log in desk.journal.logs.items()}
+    desk.ask("inventory", receipt(5), an_id(2))
+    partition = Partition("inventory", TOPICS.partition_of(SKU))
+    del desk.journal.logs[kind, partition][before[kind, partition] :]
+    with pytest.raises(LogDamagedError, match=kind):
+        desk.restart(MemoryStore())
+
+
 Step = tuple[str, str, int, int]
 STEPS = st.lists(
     st.tuples(
