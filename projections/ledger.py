@@ -78,9 +78,7 @@ def evolve(head: Head | None, event: Decoded[EventMeta]) -> Head:
 
 
 _BALANCES = ("sellable", "reserved", "allocated", "shipped")
-_BEFORE = tuple(f"{name}_before" for name in _BALANCES)
-_WHAT = ("quantity", "reason", "note", "document", "order_id", "line")
-_WHO = ("actor_kind", "actor_id", "command_id", "correlation_id", "causation_id", "event_id", "traceparent")
+_NOTHING = dict.fromkeys(_BALANCES, 0)
 
 HEAD = Insert(
     "stock_heads",
@@ -89,10 +87,7 @@ HEAD = Insert(
     partition=1,
 )
 MOVEMENT = Insert(
-    "stock_ledger",
-    ("bucket", "month", "sku", "location", "version"),
-    ("type", "occurred_at", "recorded_at", *_BEFORE, *_BALANCES, *_WHAT, *_WHO),
-    partition=2,
+    "stock_ledger", ("bucket", "month", "sku", "location", "version"), ("movement",), partition=2
 )
 
 
@@ -107,35 +102,42 @@ def rows(folded: Folded) -> Iterable[Row]:
 def movement(before: Head | None, fact: Fact) -> Row:
     """Refusals and policies are written down too: a row per version shows that none is missing."""
     body, meta = fact.what.body, fact.what.meta
-    values = (
-        bucket_of(body.sku),
-        month_of(meta.recorded_at),
-        body.sku,
-        body.location,
-        meta.version,
-        type(body).__name__,
-        meta.occurred_at,
-        meta.recorded_at,
-        *((before.sellable, before.reserved, before.allocated, before.shipped) if before else (0, 0, 0, 0)),
-        body.sellable,
-        body.reserved,
-        body.allocated,
-        body.shipped,
-        _quantity_of(body),
-        getattr(body, "reason", ""),
-        getattr(body, "note", ""),
-        getattr(body, "document", ""),
-        getattr(body, "order_id", ""),
-        getattr(body, "line", 0),
-        meta.actor_kind,
-        meta.actor_id,
-        meta.command_id,
-        meta.correlation_id,
-        meta.causation_id,
-        meta.event_id,
-        meta.traceparent,
-    )
-    return Row(MOVEMENT, values, meta.version)
+    place = (bucket_of(body.sku), month_of(meta.recorded_at), body.sku, body.location, meta.version)
+    return Row(MOVEMENT, (*place, orjson.dumps(_shown(before, body, meta)).decode()), meta.version)
+
+
+def _shown(before: Head | None, body: Any, meta: EventMeta) -> dict[str, Any]:
+    """The row as it is served: what happened, the balances around it, who did it, and what caused it."""
+    return {
+        "version": meta.version,
+        "type": type(body).__name__,
+        "occurred_at": meta.occurred_at,
+        "recorded_at": meta.recorded_at,
+        "before": _balances(before) if before else _NOTHING,
+        "after": _balances(body),
+        "quantity": _quantity_of(body),
+        "reason": getattr(body, "reason", ""),
+        "note": getattr(body, "note", ""),
+        "document": getattr(body, "document", ""),
+        "order_id": getattr(body, "order_id", ""),
+        "line": getattr(body, "line", 0),
+        "actor_kind": meta.actor_kind,
+        "actor_id": meta.actor_id,
+        "command_id": meta.command_id,
+        "correlation_id": meta.correlation_id,
+        "causation_id": meta.causation_id,
+        "event_id": meta.event_id,
+        "traceparent": meta.traceparent,
+    }
+
+
+def _balances(of: Head | StockEvent) -> dict[str, int]:
+    return {
+        "sellable": of.sellable,
+        "reserved": of.reserved,
+        "allocated": of.allocated,
+        "shipped": of.shipped,
+    }
 
 
 def _quantity_of(body: Any) -> int:
@@ -183,14 +185,14 @@ async def history(
         month = month_before(month)
     more = len(found) > limit
     last = found[limit - 1] if more else None
-    page = [_shown(row) for row in found[:limit]]
+    page = [orjson.Fragment(row["movement"]) for row in found[:limit]]
     return Served(
         orjson.dumps({"movements": page, "next": last and cursor_of(last["month"], last["version"])})
     )
 
 
 _MONTH = (
-    "SELECT * FROM stock_ledger_{g}"
+    "SELECT month, version, movement FROM stock_ledger_{g}"
     " WHERE bucket = ? AND month = ? AND sku = ? AND location = ? AND version < ? LIMIT ?"
 )
 
@@ -205,15 +207,3 @@ def _start(head: Head | None, cursor: str) -> tuple[int, int]:
     if not (1 <= month % 100 <= 12 and 0 < version < 2**63):
         raise BadCursor(cursor[:80])
     return (min(month, head.last_month), version) if head else (0, 0)
-
-
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "version": row["version"],
-        "type": row["type"],
-        "occurred_at": row["occurred_at"],
-        "recorded_at": row["recorded_at"],
-        "before": {name: row[f"{name}_before"] for name in _BALANCES},
-        "after": {name: row[name] for name in _BALANCES},
-        **{name: row[name] for name in (*_WHAT, *_WHO)},
-    }
