@@ -52,7 +52,7 @@ READ_TIMEOUT_S = 60.0
 RECEIVE_BYTES_MAX = 1_000_000
 RECEIVE_CHUNK = 100
 SLOW_FACTOR = 10
-SLOW_FLOOR_S = 0.25
+SLOW_FLOOR_S = 1.0
 """A call is not suspicious below this, whatever the median: schedulers and collectors take their turn too."""
 
 EXIT_WATCHDOG = 70
