@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from ops.demo.clearing import clear
 from ops.demo.progress import Teller
-from ops.local_stack import SERVERS
+from ops.local_stack import HOST, SERVERS, free_ports
 from ops.running import RunsAlready, bring_up, running_supervisor, take_down
-from ops.settings import API, PROVIDER, Settings
+from ops.settings import Settings
 
 
 def settings_of(around: Settings) -> Settings:
@@ -19,7 +19,10 @@ def settings_of(around: Settings) -> Settings:
 
     Servers that the environment names are somebody's: there the names are this demo's own, and it takes them away.
     """
-    own = replace(around, home=around.home / "demo", api=API, provider=PROVIDER)
+    api, provider = free_ports(2)
+    own = replace(
+        around, home=around.home / "demo", api=f"{HOST}:{api}", provider=f"http://{HOST}:{provider}"
+    )
     if not (own.kafka or own.cassandra or own.redis):
         return own
     stamp = f"{time.time_ns() // 1_000_000:x}"

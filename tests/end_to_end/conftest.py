@@ -9,7 +9,7 @@ import pytest
 from ops import settings
 from ops.demo.clearing import clear
 from ops.demo.frontend import Frontend, open_session
-from ops.local_stack import Addresses
+from ops.local_stack import HOST, Addresses, free_ports
 from ops.running import bring_up, take_down
 from ops.settings import Settings
 from tests.end_to_end.shop import Shop
@@ -18,9 +18,12 @@ from tests.end_to_end.shop import Shop
 @pytest.fixture(scope="session")
 def daybook(stack: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     name = uuid.uuid4().hex[:8]
+    api, provider = free_ports(2)
     wanted = replace(
         settings.from_environment({}).at(stack),
         home=tmp_path_factory.mktemp("daybook"),
+        api=f"{HOST}:{api}",
+        provider=f"http://{HOST}:{provider}",
         topic_prefix=f"story-{name}",
         keyspace=f"story_{name}",
     )
