@@ -2,13 +2,15 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import parse_schema, schemaless_reader
 
 from schemas.avro import Schema, fingerprint_of, released_files, schema_of, without_logical_types
+from schemas.avro_writer import Write, compile_writer
 from schemas.language import META_OF, STATES, Message
 from schemas.meta import CommandMeta, EventMeta, RecordMeta
 from schemas.upcasting import UPCASTS
@@ -53,10 +55,14 @@ class _Class:
         self.fingerprint = fingerprint_of(schema)
         self.header = MARKER + self.fingerprint
         self.fields = {field["name"] for field in schema["fields"]}
-        self.to_datum = _writer_of(cls)
         self.from_datum = _reader_of(cls)
         self.meta_from_datum = _reader_of(META_OF[cls])
         self.is_state = cls in STATES
+
+    @cached_property
+    def write(self) -> Write:
+        """Compiled when the first message is written: most processes write few classes."""
+        return compile_writer(schema_of(self.cls, logical=False), self.header, is_state=self.is_state)
 
 
 @dataclass(frozen=True)
@@ -112,15 +118,7 @@ class Codec:
 
     def encode(self, body: Message, meta: Datum, version: int = 0, hash: bytes = b"") -> bytes:  # noqa: A002  # its name on the wire
         """The Kafka value of a message. `meta` is the datum of its meta class (`vars(meta)`)."""
-        how = self._classes[type(body)]
-        datum = how.to_datum(body)
-        datum["meta"] = meta
-        if how.is_state:
-            datum["version"], datum["hash"] = version, hash
-        out = io.BytesIO()
-        out.write(how.header)
-        schemaless_writer(out, how.schema, datum)
-        return out.getvalue()
+        return self._classes[type(body)].write(body, meta, version, hash)
 
     def decode(self, value: bytes) -> Decoded[Any]:
         """The message in a Kafka value, in today's shape.
@@ -181,60 +179,31 @@ class Codec:
         return self._prefixes[key]
 
 
-def _writer_of(cls: type) -> Callable[[Message], Datum]:
-    """Instance → datum. Nested dataclasses are found once, here; a flat instance costs one dict copy."""
-    nested = {name: convert for name, convert in _conversions(cls, _writer_of).items() if convert}
-    if not nested:
-        return lambda body: dict(body.__dict__)
-
-    def write(body: Message) -> Datum:
-        datum = dict(body.__dict__)
-        for name, convert in nested.items():
-            datum[name] = convert(datum[name])
-        return datum
-
-    return write
-
-
 def _reader_of(cls: type) -> Callable[[Datum], Message]:
     """Datum → instance, without the cost of a frozen dataclass's `__init__`; the datum becomes its `__dict__`."""
-    nested = {name: convert for name, convert in _conversions(cls, _reader_of, tuple).items() if convert}
-    new = object.__new__
+    hints = get_type_hints(cls)
+    nested = {f.name: convert for f in fields(cls) if (convert := _conversion(hints[f.name]))}
+    new, adopt = object.__new__, object.__setattr__
 
     def read(datum: Datum) -> Message:
         for name, convert in nested.items():
             datum[name] = convert(datum[name])
         body: Message = new(cls)
-        body.__dict__.update(datum)
+        adopt(body, "__dict__", datum)
         return body
 
     return read
 
 
-Convert = Callable[[Any], Any]
-
-
-def _conversions(
-    cls: type, of: Callable[[type], Convert], collect: Callable[[Iterable[Any]], Any] | None = None
-) -> Mapping[str, Convert | None]:
-    hints = get_type_hints(cls)
-    return {f.name: _conversion(hints[f.name], of, collect) for f in fields(cls)}
-
-
-def _conversion(
-    hint: Any, of: Callable[[type], Convert], collect: Callable[[Iterable[Any]], Any] | None
-) -> Convert | None:
+def _conversion(hint: Any) -> Callable[[Any], Any] | None:
+    """How a field's datum becomes its value; None where it is that already."""
     if is_dataclass(hint) and isinstance(hint, type):
-        return of(hint)
+        return _reader_of(hint)
     if get_origin(hint) is tuple:
-        item = _conversion(get_args(hint)[0], of, collect)
-        if item is None:
-            return collect and tuple
-        return lambda values: (collect or list)([item(value) for value in values])
-    inner = [
-        arg for arg in get_args(hint) if arg is not type(None) and isinstance(arg, type) and is_dataclass(arg)
-    ]
+        item = _conversion(get_args(hint)[0])
+        return (lambda values: tuple([item(value) for value in values])) if item else tuple
+    inner = [arg for arg in get_args(hint) if is_dataclass(arg) and isinstance(arg, type)]
     if inner:
-        convert = of(inner[0])
+        convert = _reader_of(inner[0])
         return lambda value: None if value is None else convert(value)
     return None
