@@ -85,10 +85,12 @@ class KafkaJournal:
         self._suspicious = False
         self._assigned: list[Partition] | None = None
         self._serving: dict[Partition, int] = {}
-        self._identities: dict[Partition, str] = {}
+        self._identities: dict[str, str] = {}
         self._membership: Any = None
         self._admin = AdminClient({"bootstrap.servers": slot.bootstrap})
         self._reader = Consumer(_reader_settings(slot, "read_committed"))
+        # Asked for now, or the first read of each topic would wait a second for librdkafka to ask by itself.
+        _patiently(lambda: self._reader.list_topics(timeout=5.0))
         self._watermarks = Consumer(_reader_settings(slot, "read_uncommitted"))
         self._producer = self._new_producer()
         self._consumer = Consumer(_consumer_settings(slot))
@@ -203,13 +205,20 @@ class KafkaJournal:
         return int(found.offset) if found.offset >= 0 else self.ends(kind, partition)
 
     def identity(self, partition: Partition) -> str:
-        if partition not in self._identities:
-            names = [self._topic(kind, partition) for kind in ("events", "state", "decisions")]
-            described = self._admin.describe_topics(TopicCollection(names))
-            cluster = self._admin.list_topics(timeout=5.0).cluster_id
-            ids = [str(described[name].result(timeout=5.0).topic_id) for name in names]
-            self._identities[partition] = "/".join([str(cluster), *ids])
-        return self._identities[partition]
+        if not self._identities:
+            self._identities = self._identify()
+        return self._identities[partition.aggregate]
+
+    def _identify(self) -> dict[str, str]:
+        """The ids of the cluster and of the topics behind every aggregate, asked for once."""
+        kinds = ("events", "state", "decisions")
+        names = {a: [f"{self._topics.prefix}.{kind}.{a}" for kind in kinds] for a in AGGREGATES}
+        described = self._admin.describe_topics(TopicCollection([n for some in names.values() for n in some]))
+        cluster = str(self._admin.list_topics(timeout=5.0).cluster_id)
+        return {
+            aggregate: "/".join([cluster, *(str(described[n].result(timeout=5.0).topic_id) for n in some)])
+            for aggregate, some in names.items()
+        }
 
     def read(self, kind: OutputKind, partition: Partition, start: int, end: int) -> Iterable[Stored]:
         if start >= end:
@@ -510,7 +519,8 @@ def _reader_settings(slot: Slot, isolation: str) -> dict[str, Any]:
         "isolation.level": isolation,
         "enable.partition.eof": True,
         "queued.max.messages.kbytes": 16_384,
-        "fetch.wait.max.ms": 50,
+        # The end of a partition is told by a fetch that found nothing; nobody should wait for one.
+        "fetch.wait.max.ms": 5,
     }
 
 

@@ -16,7 +16,11 @@ from ops.bench.contest import ROUNDS, BenchFailed, Contest, Verdict, hold
 from ops.local_stack import LocalStack, StackFailed
 from ops.settings import Settings
 
-NAMES = ("hot-sku", "commands", "latency", "winter")
+NAMES = ("hot-sku", "commands", "latency", "takeover", "winter")
+LONG = ("takeover", "winter")
+TAKEOVERS = 20
+"""A 95th percentile of fewer is none."""
+
 PEERS = ("pgserver", "psycopg", "eventsourcing")
 
 Report = dict[str, dict[str, Any]]
@@ -28,7 +32,7 @@ def say(message: str) -> None:
 
 def bench(
     name: Annotated[
-        str, typer.Argument(help=f"{' | '.join(NAMES)}; all but the winter if none is named.")
+        str, typer.Argument(help=f"{' | '.join(NAMES)}; all but takeover and winter if none is named.")
     ] = "",
     *,
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON into this file.")] = None,
@@ -44,7 +48,7 @@ def bench(
         say(f"daybook: no bench is called {name}; there are {', '.join(NAMES)}")
         raise typer.Exit(2)
     try:
-        found = run([name] if name else [n for n in NAMES if n != "winter"], rounds)
+        found = run([name] if name else [n for n in NAMES if n not in LONG], rounds)
     except (BenchFailed, StackFailed) as failed:
         say(f"daybook: {failed}")
         raise typer.Exit(2) from failed
@@ -69,7 +73,7 @@ def run(names: list[str], rounds: int) -> Report:
     if measured:
         with kafka_for(replace(settings.from_environment(), home=home)) as ready:
             for name in measured:
-                found[name] = held(name, ready, rounds)
+                found[name] = held(name, ready, max(rounds, TAKEOVERS) if name == "takeover" else rounds)
     return found
 
 
@@ -108,6 +112,10 @@ def prepared(name: str, ready: Settings, ends: ExitStack) -> Contest:
         from ops.bench.latency import Latency
 
         return ends.enter_context(closing(Latency(stage)))
+    if name == "takeover":
+        from ops.bench.takeover import Takeover
+
+        return Takeover(stage)
     if missing := [peer for peer in PEERS if find_spec(peer) is None]:
         raise BenchFailed(f"{name} needs its peers, which are not installed here: {', '.join(missing)}")
     from ops.bench.postgres import Postgres

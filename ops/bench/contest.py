@@ -1,5 +1,6 @@
 """A contest: Daybook and a peer take turns, round by round, and the medians are held against what was promised."""
 
+import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,13 @@ class Measure:
     aim: float | None = None
     of: Literal["ratio", "figure"] = "ratio"
     better: Literal["more", "less"] = "more"
+    quantile: float = 0.5
+
+    def over_rounds(self, values: Sequence[float]) -> float:
+        """The median, or the round than which so large a share were no higher."""
+        if self.quantile == 0.5:
+            return median(values)
+        return sorted(values)[math.ceil(self.quantile * len(values)) - 1]
 
     def reaches(self, value: float | None, goal: float | None) -> bool:
         if value is None or goal is None:
@@ -91,12 +99,12 @@ class Verdict:
 
     @property
     def daybook(self) -> float:
-        return median(pair.daybook.value for pair in self.pairs)
+        return self.measure.over_rounds([pair.daybook.value for pair in self.pairs])
 
     @property
     def peer(self) -> float | None:
         values = [pair.peer.value for pair in self.pairs if pair.peer]
-        return median(values) if values else None
+        return self.measure.over_rounds(values) if values else None
 
     @property
     def ratio(self) -> float | None:

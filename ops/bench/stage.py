@@ -1,13 +1,16 @@
 """The stage: topics of their own on a real Kafka, and one command worker, started as the supervisor would start it."""
 
+import json
 import os
 import random
 import secrets
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -45,7 +48,7 @@ class Ready:
 
 
 class Stage:
-    """All of it ends with `close`: the worker, the topics, its state."""
+    """All of it ends with `close`: the workers, the topics, their state."""
 
     def __init__(self, kafka: str, settings: Settings, progress: Progress) -> None:
         prefix = f"bench-{secrets.token_hex(4)}"
@@ -60,28 +63,55 @@ class Stage:
         progress(f"making topics {prefix}.* on {kafka}")
         ensure_topics(kafka, self.topics)
         self._lifeline, self._ours = os.pipe()
-        self._worker = self._start_worker()
+        self._workers: dict[int, processes.Started] = {}
+        self.start_worker()
         self._producer = Producer(_producer_settings(kafka))
 
     def close(self) -> None:
         self._producer.flush(FLUSH_S)
-        processes.stop([self._worker], GRACE_S)
+        processes.stop(self._workers.values(), GRACE_S)
         os.close(self._ours)
         os.close(self._lifeline)
         delete_topics(self.kafka, self.topics.prefix)
         shutil.rmtree(self._settings.home, ignore_errors=True)
 
-    def _start_worker(self) -> processes.Started:
-        environment = {**os.environ, **self._settings.environment("commands"), LIFELINE: str(self._lifeline)}
-        self._settings.state("commands").mkdir(parents=True)
-        return processes.start(
+    def start_worker(self, slot: int = 0) -> None:
+        """One more worker process; a slot that ran before finds its own disk again."""
+        settings = self._settings
+        own = {
+            "DAYBOOK_SLOT": str(slot),
+            "DAYBOOK_RUN": str(self._run_of(slot)),
+            LIFELINE: str(self._lifeline),
+        }
+        self._workers[slot] = processes.start(
             "commands",
             [sys.executable, "-m", "ops", "run", "commands"],
-            self._settings.logs / "commands.log",
+            settings.logs / "commands.log",
             cwd=REPOSITORY,
-            env=environment,
+            env=dict(os.environ) | settings.environment("commands") | own,
             pass_fds=[self._lifeline],
         )
+
+    def serves(self, slot: int) -> bool:
+        """Whether the worker says that it has partitions."""
+        try:
+            said = json.loads((self._run_of(slot) / "commands.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return False
+        return bool(said["pid"] == self._workers[slot].pid and said["health"] == "ok")
+
+    def _run_of(self, slot: int) -> Path:
+        return self._settings.run / f"slot-{slot}"
+
+    def kill_worker(self, slot: int = 0) -> None:
+        """SIGKILL, and returns when it is gone."""
+        worker = self._workers.pop(slot)
+        os.kill(worker.pid, signal.SIGKILL)
+        processes.wait_until_gone([worker], GRACE_S)
+
+    def forget_disk(self, slot: int) -> None:
+        """What a worker that does not run kept on this machine's disk."""
+        shutil.rmtree(self._settings.state("commands") / f"slot-{slot}", ignore_errors=True)
 
     # Commands.
 
@@ -131,7 +161,9 @@ class Stage:
 
     def processes(self) -> dict[str, psutil.Process]:
         """Whose CPU time a figure of Daybook's names."""
-        found = {"worker": psutil.Process(self._worker.pid), "client": psutil.Process()}
+        found = {"client": psutil.Process()}
+        if 0 in self._workers:
+            found["worker"] = psutil.Process(self._workers[0].pid)
         return found | ({"kafka": self._broker} if self._broker else {})
 
     def worker_log(self) -> str:
