@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,11 +40,15 @@ Close = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Feed:
-    """A source, the body that its deliveries are settled with, and how many of them at once."""
+    """A source, the body that its deliveries are settled with, and how many of them at once.
+
+    `in_turn`: never two of one partition, and in their order; partitions do not wait for each other.
+    """
 
     source: EventSource
     body: Body
     concurrency: int = 1
+    in_turn: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,9 +177,13 @@ def _agent(app: faust.App, feed: Feed) -> Callable[[Delivery], Awaitable[object]
     """The agent of a feed; returns how it is delivered to."""
     channel: Any = app.channel()  # of deliveries, while Faust's types speak of its own events
 
+    turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+
     async def agent(deliveries: Any) -> None:
         async for delivery in deliveries:
-            await settle(delivery, feed.body)
+            place = delivery.batch.topic, delivery.batch.partition
+            async with turns[place] if feed.in_turn else nullcontext():
+                await settle(delivery, feed.body)
 
     app.agent(channel, name=feed.source.route.consumer, concurrency=feed.concurrency)(agent)
     put: Callable[[Delivery], Awaitable[object]] = channel.put

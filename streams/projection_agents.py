@@ -5,12 +5,18 @@ from projections.view import ViewStore
 from streams.faust_app import Feed, Kit, Role, run
 from streams.settings import from_environment
 
+PARTITIONS_MAX = 8
+"""So many partitions of a store are written at once: a batch is mostly waiting for the store."""
+
 
 def projecting(kit: Kit, *stores: ViewStore) -> Role:
     """Each store says what it reads and where it stands, and is the body of its agent."""
     feeds = [
         Feed(
-            kit.source(f"views.{store.name}", store.topics(kit.settings.topics), store.positions), store.apply
+            kit.source(f"views.{store.name}", store.topics(kit.settings.topics), store.positions),
+            store.apply,
+            concurrency=PARTITIONS_MAX,
+            in_turn=True,
         )
         for store in stores
     ]

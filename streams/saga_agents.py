@@ -14,6 +14,10 @@ from streams.faust_app import Feed, Kit, Role, run
 from streams.saga import react
 from streams.settings import from_environment
 
+BATCHES_MAX = 8
+"""So many batches wait for Kafka's acknowledgement at once. Their commands go out in order all the same, unless one is
+sent again; and then facts that cross are an order's daily bread."""
+
 LISTENED_TO = ("cart", "order", "inventory", "payment")
 
 
@@ -54,7 +58,8 @@ def sagas(kit: Kit) -> Role:
     topics = kit.settings.topics
     ports = SagaPorts(CommandProducer(kit.producer, kit.codec, topics), topics)
     heard = [topic(name) for name in LISTENED_TO for topic in (topics.events, topics.decisions)]
-    return Role("sagas", kit, (Feed(kit.source("sagas", heard), partial(advance_checkouts, ports=ports)),))
+    body = partial(advance_checkouts, ports=ports)
+    return Role("sagas", kit, (Feed(kit.source("sagas", heard), body, concurrency=BATCHES_MAX),))
 
 
 def main() -> None:
