@@ -383,7 +383,9 @@ class Writer:
 
     def _check_count(self, kind: str, start: int, found: int, written: int) -> None:
         if found < written:
-            self._damaged(f"{kind} hold {found} records from offset {start} on, and {written} were written there")
+            self._damaged(
+                f"{kind} hold {found} records from offset {start} on, and {written} were written there"
+            )
 
     def _damaged(self, what: str) -> None:
         raise LogDamagedError(

@@ -1,4 +1,4 @@
-"""commands: changes of carts, spread over ten thousand of them, each one decided, recorded and answered on its own."""
+"""`commands`: changes of carts, spread over ten thousand of them, each one decided, recorded and answered on its own."""
 
 import random
 import uuid

@@ -1,4 +1,4 @@
-"""hot-sku: reservations of one SKU, which everybody wants at once, and of which not one more may be granted than there are."""
+"""`hot-sku`: reservations of one SKU, which everybody wants at once, and of which not one more may be granted than there are."""
 
 import time
 import uuid

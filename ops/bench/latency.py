@@ -1,4 +1,4 @@
-"""latency: from a command to its answer, as the API waits for it, beside a bare transaction of one event."""
+"""`latency`: from a command to its answer, as the API waits for it, beside a bare transaction of one event."""
 
 import asyncio
 import os

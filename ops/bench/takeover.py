@@ -1,4 +1,4 @@
-"""takeover: how long nobody decides when a worker is killed, until its successor's first answers."""
+"""`takeover`: how long nobody decides when a worker is killed, until its successor's first answers."""
 
 import time
 import uuid

@@ -1,4 +1,4 @@
-"""winter: the demo trades a whole winter once, and its own report says how long that took and what it weighed."""
+"""`winter`: the demo trades a whole winter once, and its own report says how long that took and what it weighed."""
 
 import json
 import subprocess

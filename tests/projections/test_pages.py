@@ -333,7 +333,12 @@ def test_a_movement_shows_the_balances_before_and_after_it() -> None:
 
 def test_an_adjustment_keeps_reason_note_and_sign() -> None:
     _, row = movements(received("A", 10, 10), adjusted("A", 10, 8))
-    assert (row["quantity"], row["reason"], row["note"], row["before"]["sellable"]) == (-2, "damaged", "wet", 10)
+    assert (row["quantity"], row["reason"], row["note"], row["before"]["sellable"]) == (
+        -2,
+        "damaged",
+        "wet",
+        10,
+    )
 
 
 def test_a_movement_names_its_actor_and_its_cause() -> None:

@@ -41,7 +41,7 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
     "event": (StockReserved("85123A", "main", 100, 6, 0, 0, "order", 1, "claim", 6, AT), EVENT),
     "state": (StockItem(100, 6, 0, 0, 2, 10), RECORD, 4, bytes(range(32))),
     "decisions": (Decisions(bytes(range(16)), (DECIDED,)), RECORD),
-    "position": (WriterPosition(17, 4), RECORD),
+    "position": (WriterPosition(17, 4, 3, 1), RECORD),
     "dead letter": (
         DeadLetter(
             "redis", "daybook.events.cart", 1, 42, "", "not Avro", b"k\xff", b"\x00\x01", released=False
@@ -84,8 +84,8 @@ GOLDEN: dict[str, str] = {
         "653932396430653065343733362d303066303637616130626139303262372d30310080f0809ea695cb040000"
     ),
     "position": (
-        "c3013530fa263e7625992273746f636b2f3835313233412f6d61696e80e1f5e1a195cb044862613763343030302d3030"
-        "30302d353030302d383030302d3030303030303030303030312208"
+        "c301dcc52b4932ad7a762273746f636b2f3835313233412f6d61696e80e1f5e1a195cb044862613763343030302d3030"
+        "30302d353030302d383030302d30303030303030303030303122080602"
     ),
     "dead letter": (
         "c301c741adb10c13f4132273746f636b2f3835313233412f6d61696e80e1f5e1a195cb044862613763343030302d3030"
