@@ -45,6 +45,9 @@ SETTLED_KEPT = 16
 """So many of the latest keys and their outcomes are remembered; an older one is ignored, in writing."""
 VOID_CAME_FIRST = "void_came_first"
 
+STEWARDS = frozenset({"merchant", "operator", "saga", "deadline", "provider"})
+"""Who may act on a payment beside its owner."""
+
 Events: TypeAlias = Sequence[PaymentEvent]
 Head: TypeAlias = tuple[str, str, int, str]
 """How every payment event begins: payment, order, amount, currency."""
@@ -56,6 +59,8 @@ Requested: TypeAlias = (
 
 
 def decide(payment: Payment | None, command: PaymentCommand, context: Context) -> Events | Rejection:
+    if not _may_act(context, _owner(payment, command)):
+        return UnknownPayment(f"there is no payment {command.payment_id}")
     match command:
         case RequestAuthorization():
             return _authorize(payment, command, context)
@@ -73,6 +78,17 @@ def decide(payment: Payment | None, command: PaymentCommand, context: Context) -
             return _repeat(payment, command, context)
         case _:
             assert_never(command)
+
+
+def _may_act(context: Context, owner: str) -> bool:
+    return context.actor_kind in STEWARDS or (context.actor_kind == "customer" and context.actor_id == owner)
+
+
+def _owner(payment: Payment | None, command: PaymentCommand) -> str:
+    """Nobody's, while nobody asked for the payment."""
+    if payment is not None:
+        return payment.owner
+    return command.owner if isinstance(command, RequestAuthorization) else ""
 
 
 # What is asked. One request at a time is under way; the same again is answered by what became of the first.

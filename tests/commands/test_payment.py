@@ -35,7 +35,7 @@ from schemas.payment import (
     RequestRefund,
     RequestVoid,
 )
-from tests.specification import COMMAND_ID, DEADLINE, SAGA, Actor, Given
+from tests.specification import COMMAND_ID, DEADLINE, SAGA, SHOP, Actor, Given
 
 NOW = 1_000 * SECOND
 REPEAT_AT = Micros(NOW + ANSWER_LIMIT)
@@ -62,6 +62,31 @@ DECLINED = (*ASKED, PaymentDeclined(*NOTHING, "k1", "", "declined"))
 
 def says(verb: str, key: str, outcome: str, reference: str = "", code: str = "") -> RecordProviderResult:
     return RecordProviderResult("p", verb, key, outcome, reference, code, None)
+
+
+# Whose it is.
+
+ANNA, BEN = Actor("customer", "anna"), Actor("customer", "ben")
+
+
+@pytest.mark.parametrize(
+    "command", [AUTHORIZE, CAPTURE, VOID, REFUND, says("authorization", "k1", "succeeded")]
+)
+@pytest.mark.parametrize("history", [(), ASKED, HELD, CHARGED])
+def test_to_a_customer_another_ones_payment_does_not_exist(
+    history: tuple[object, ...], command: object
+) -> None:
+    Given(DECIDER, *history).when(command, BEN, NOW).then_rejected(UnknownPayment)
+
+
+@pytest.mark.parametrize("actor", [ANNA, SAGA, DEADLINE, SANDBOX, SHOP, Actor("operator", "olga")])
+def test_the_owner_the_shop_and_the_machinery_may_act_on_a_payment(actor: Actor) -> None:
+    requested = PaymentCaptureRequested(*ALL, KEY, "anna", "", "auth", REPEAT_AT)
+    Given(DECIDER, *HELD).when(CAPTURE, actor, NOW).then(requested)
+
+
+def test_nobody_but_the_machinery_lets_go_of_what_nobody_asked_for() -> None:
+    Given(DECIDER).when(VOID, ANNA, NOW).then_rejected(UnknownPayment)
 
 
 # What is asked.
