@@ -251,11 +251,12 @@ def check() -> None:
 
 
 @app.command(
-    epilog=examples("test", "test tests/commands", "test -k reserving -x"),
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    short_help="Run the tests; arguments go to pytest.",
+    epilog=examples("test", "test tests/commands", "test -k reserving -x", "test -- --help"),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def test(ctx: typer.Context) -> None:
-    """Run the tests; arguments go to pytest."""
+    """Run the tests, on real servers; arguments go to pytest, whose own options `-- --help` shows."""
     raise typer.Exit(_tool("tests", ["pytest", *ctx.args]))
 
 

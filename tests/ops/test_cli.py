@@ -11,7 +11,7 @@ from ops import cli, settings
 from ops.settings import REPOSITORY
 
 WITHIN_S = 30.0
-OUR_VERBS = ("up", "down", "status", "logs", "run", "prepare", "check")
+OUR_VERBS = ("up", "down", "status", "logs", "run", "prepare", "check", "test")
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +35,17 @@ def test_a_verb_of_another_module_explains_itself_by_example_too(verb: str) -> N
     assert f"\n    ./daybook {verb}" in told
 
 
+def test_what_comes_after_the_tests_goes_to_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_over: list[list[str]] = []
+    monkeypatch.setattr(cli, "_tool", lambda _, argv: handed_over.append(argv) or 0)
+    CliRunner().invoke(cli.app, ["test", "-k", "reserving", "tests/commands"])
+    CliRunner().invoke(cli.app, ["test", "--", "--help"])
+    assert handed_over == [["pytest", "-k", "reserving", "tests/commands"], ["pytest", "--help"]]
+
+
 def test_the_first_help_names_every_verb_also_those_of_other_rooms() -> None:
     told = in_a_process("--help")
-    for verb in (*OUR_VERBS, "test", *cli.ELSEWHERE):
+    for verb in (*OUR_VERBS, *cli.ELSEWHERE):
         assert f"\n  {verb} " in told
 
 
