@@ -8,13 +8,20 @@ from typing import Any, NamedTuple
 from commands.cache import Cache
 from commands.decider import Answer, Command, Context, Deadline, Decider, Event, Record
 from commands.journal import Ends, LogDamagedError, Output, Partition, Received, Store, Stored
-from commands.rejections import CommandExpired, CommandReused, InternalError, Rejection, VersionConflict
+from commands.rejections import (
+    CommandExpired,
+    CommandReused,
+    InternalError,
+    NotFound,
+    Rejection,
+    VersionConflict,
+)
 from commands.window import Window, ids_of, is_command_id
 from schemas.codec import Codec, Decoded, UndecodableError
 from schemas.decisions import ALREADY, Decided, Decisions
 from schemas.language import AGGREGATES
 from schemas.letters import DeadLetter
-from schemas.meta import NO_HASH, CommandMeta, Micros, RecordMeta, derived_id
+from schemas.meta import NO_HASH, SECOND, CommandMeta, Micros, RecordMeta, derived_id
 from schemas.position import POSITION_PATH, WriterPosition
 from schemas.topics import RECORD_BYTES_MAX, Topics
 from schemas.values import Position
@@ -24,6 +31,16 @@ CACHE_BYTES = 2_000_000
 
 DECISIONS_BYTES = 400_000
 """About so large may a decisions record become before the next one is begun."""
+
+UNFIT_MAX = 1_000
+LETTER_KEY_BYTES = 1_000
+LETTER_VALUE_BYTES = RECORD_BYTES_MAX - 100_000
+"""So much of an unfit record stands in its letter; the whole lies where the letter says."""
+
+REASON_CHARS = 1_000
+
+RETRY_AFTER = 60 * SECOND
+"""A deadline whose command failed for a fault of ours is tried again after so long."""
 
 DUE_MAX = 200
 """Deadlines that one batch takes on."""
@@ -48,6 +65,17 @@ class Head:
     hash: bytes
 
 
+class Unfit(NamedTuple):
+    """A record, or a deadline's command (offset -1), that becomes a dead letter; `topic` is where it lies."""
+
+    topic: str
+    offset: int
+    key: bytes
+    value: bytes
+    stream: str
+    reason: str
+
+
 class Asked(NamedTuple):
     """A command in hand. `offset` is -1 where a deadline sent it."""
 
@@ -70,8 +98,9 @@ class Staged:
     changed: dict[str, Record | None]
     stream_of: dict[str, str]
     heads: dict[str, Head]
-    letters: list[tuple[Received | None, str, str]]
+    letters: list[Unfit]
     done_due: list[bytes]
+    failed_due: list[bytes]
     next_offset: int | None
 
     @property
@@ -123,6 +152,10 @@ class Writer:
         self._absent: set[str] = set()
         self._commands = AGGREGATES[partition.aggregate].commands
         self._clock = Micros(0)
+        self._unfit: list[Unfit] = []
+        """What was found in the topics while restoring, and is none of ours: lettered with the next batch."""
+        self._paused: dict[bytes, Micros] = {}
+        """Deadlines whose command failed for a fault of ours, and when each is tried again."""
         self._ends = (0, 0)
         """The next offsets of events and decisions."""
         self.next_due = NEVER
@@ -144,7 +177,7 @@ class Writer:
         for one in received:
             command = self._read(one)
             if isinstance(command, str):
-                batch.letters.append((one, "", command))
+                batch.letters.append(self._unfit_command(one, command))
             else:
                 asked.append(command)
         asked += self._due(now)
@@ -159,26 +192,45 @@ class Writer:
             return "a command has a key and a value"
         try:
             decoded = self._decode(received.value)
+            return self._wrong(decoded.meta, decoded.body) or Asked(
+                decoded.meta, decoded.body, received.offset
+            )
         except UndecodableError as error:
             return str(error)
-        body: Command = decoded.body
-        if not isinstance(body, self._commands):
-            return f"{type(decoded.body).__name__} is no command of {self.partition.aggregate}"
-        if not is_command_id(decoded.meta.command_id):
-            return f"{decoded.meta.command_id!r} is no command id"
-        if decoded.meta.stream != decoded.body.stream:
-            return f"meta says {decoded.meta.stream}, the command {decoded.body.stream}"
-        strangers = [
-            k for k in _keys_of(decoded.body) if self._topics.partition_of(k) != self.partition.number
-        ]
-        if strangers:
-            return f"{strangers[0]} does not live in partition {self.partition.number}"
-        return Asked(decoded.meta, decoded.body, received.offset)
+        except LookupError:
+            return "it has no lines"
+
+    def _wrong(self, meta: CommandMeta, body: Command) -> str:
+        if type(body) not in self._commands:
+            return f"{type(body).__name__} is no command of {self.partition.aggregate}"
+        if not is_command_id(meta.command_id):
+            return f"{meta.command_id!r} is no command id"
+        if meta.stream != body.stream:
+            return f"meta says {meta.stream}, the command {body.stream}"
+        homes = _keys_of(body)
+        strangers = [key for key in homes if self._topics.partition_of(key) != self.partition.number]
+        return f"{strangers[0]} does not live in partition {self.partition.number}" if strangers else ""
+
+    @property
+    def commands_topic(self) -> str:
+        return self._topics.commands(self.partition.aggregate)
+
+    def _unfit_command(self, received: Received, reason: str) -> Unfit:
+        return Unfit(
+            self.commands_topic, received.offset, received.key or b"", received.value or b"", "", reason
+        )
+
+    def found_unfit(self) -> list[Unfit]:
+        """What restoring found and nobody has lettered yet."""
+        return list(self._unfit)
 
     def _due(self, now: Micros) -> Iterable[Asked]:
         if self.next_due > now:
             return
-        for key, _ in self._store.scan(self._due_key(Micros(0), ""), self._due_key(now, "\x7f"), DUE_MAX):
+        start, end = self._due_key(Micros(0), ""), self._due_key(now, "\x7f")
+        for key, _ in self._store.scan(start, end, DUE_MAX + len(self._paused)):
+            if self._paused.get(key, now) > now:
+                continue
             at, path = self._read_due_key(key)
             deadline = self._deadline(path)
             if deadline is None or deadline.at != at:
@@ -229,7 +281,7 @@ class Writer:
         tail = WriterPosition(*self._ends, len(staged.events), len(decisions))
         position = self._codec.encode(tail, self._partition_meta(staged))
         outputs.append(Output("state", self.partition, POSITION_PATH.encode(), position, ()))
-        outputs += [self._letter(staged, *letter) for letter in staged.letters]
+        outputs += [self._letter(staged, unfit) for unfit in staged.letters]
         self._check_sizes(staged, outputs)
         return Encoded(outputs, kept, decisions, position)
 
@@ -252,23 +304,20 @@ class Writer:
         for part in _parts(staged.repeated):
             yield self._codec.encode(Decisions(b"", tuple(part)), meta), b""
 
-    def _letter(self, staged: Staged, received: Received | None, stream: str, reason: str) -> Output:
-        topic = self._topics.commands(self.partition.aggregate)
-        offset = received.offset if received else -1
-        letter = DeadLetter(
-            "commands",
-            topic,
-            self.partition.number,
-            offset,
-            stream,
-            reason,
-            (received and received.key) or b"",
-            ((received and received.value) or b"")[: RECORD_BYTES_MAX - 10_000],
-            False,
+    def _letter(self, staged: Staged, unfit: Unfit) -> Output:
+        key = unfit.key[:LETTER_KEY_BYTES]
+        value = unfit.value[:LETTER_VALUE_BYTES]
+        where = ("commands", unfit.topic, self.partition.number, unfit.offset)
+        letter = DeadLetter(*where, unfit.stream, unfit.reason, key, value, released=False)
+        name = unfit.offset if unfit.offset >= 0 else unfit.stream
+        letter_key = f"commands/{unfit.topic}/{self.partition.number}/{name}".encode()
+        return Output(
+            "dead-letters",
+            self.partition,
+            letter_key,
+            self._codec.encode(letter, self._partition_meta(staged)),
+            (),
         )
-        key = f"commands/{topic}/{self.partition.number}/{offset if received else reason}".encode()
-        value = self._codec.encode(letter, self._partition_meta(staged))
-        return Output("dead-letters", self.partition, key, value, ())
 
     def _partition_meta(self, staged: Staged) -> dict[str, Any]:
         return {"stream": str(self.partition), "recorded_at": staged.now, "batch_id": staged.batch_id}
@@ -277,10 +326,12 @@ class Writer:
         large = [o for o in outputs if o.value is not None and len(o.value) > RECORD_BYTES_MAX]
         if not large:
             return
-        if any(output.kind == "decisions" for output in large):
-            raise AssertionError("a decisions record is bounded by the batch")
         streams = {_stream_of_output(o, staged) for o in large if o.kind in ("events", "state")}
-        raise TooLargeError(m["command_id"] for _, m in staged.events if m["stream"] in streams)
+        blamed = {m["command_id"] for _, m in staged.events if m["stream"] in streams}
+        for output in large:
+            if output.kind == "decisions" and output.value is not None:
+                blamed |= {one.command_id for one in self._codec.decode(output.value).body.decided}
+        raise TooLargeError(blamed)
 
     # After the commit.
 
@@ -289,6 +340,10 @@ class Writer:
         puts: dict[bytes, bytes | None] = dict.fromkeys(staged.done_due)
         for path, value in encoded.kept.items():
             puts |= self._keep(path, staged.changed[path], value, staged.heads[staged.stream_of[path]])
+        for key in staged.done_due:
+            self._paused.pop(key, None)
+        self._paused.update(dict.fromkeys(staged.failed_due, Micros(staged.now + RETRY_AFTER)))
+        self._unfit.clear()
         puts[self._prefix + b"~"] = encoded.position
         events_end, decisions_end = self._ends
         events_end = ends.get(("events", self.partition), events_end)
@@ -326,26 +381,55 @@ class Writer:
 
     def schedule(self) -> None:
         """Find out when the next deadline is due."""
-        first = self._store.scan(self._due_key(Micros(0), ""), self._due_key(NEVER, ""), 1)
-        self.next_due = self._read_due_key(first[0][0])[0] if first else NEVER
+        waiting = self._store.scan(
+            self._due_key(Micros(0), ""), self._due_key(NEVER, ""), 1 + len(self._paused)
+        )
+        first = next((self._read_due_key(key)[0] for key, _ in waiting if key not in self._paused), NEVER)
+        self.next_due = min([first, *self._paused.values()])
 
     # Restoring.
 
     def restore_state(self, stored: Stored) -> dict[bytes, bytes | None]:
-        """What a record of the state topic means for this machine's disk."""
-        assert stored.key is not None, "state records have a path"
-        path = stored.key.decode()
+        """What a record of the state topic means for this machine's disk; a stranger's means nothing."""
+        try:
+            return self._restored(stored)
+        except (UndecodableError, UnicodeDecodeError) as error:
+            self._note_unfit("state", stored, str(error))
+            return {}
+
+    def _restored(self, stored: Stored) -> dict[bytes, bytes | None]:
+        path = (stored.key or b"").decode()
         if path == POSITION_PATH:
+            self._expect(stored, (WriterPosition,))
             return {self._prefix + b"~": stored.value}
         puts: dict[bytes, bytes | None] = {self._record_key(path): stored.value}
         if stored.value is not None:
-            deadline = self._decider.deadline(path, self._codec.decode(stored.value).body)
+            record = self._expect(stored, AGGREGATES[self.partition.aggregate].states)
+            deadline = self._decider.deadline(path, record)
             if deadline:
                 puts[self._due_key(deadline.at, path)] = b""
         return puts
 
+    def _expect(self, stored: Stored, classes: tuple[type, ...]) -> Record:
+        body: Record = self._codec.decode(stored.value or b"").body
+        if not isinstance(body, classes):
+            raise UndecodableError(f"{type(body).__name__} does not belong there")
+        return body
+
     def restore_decisions(self, stored: Stored) -> dict[bytes, bytes | None]:
-        return self._window.restore(stored)
+        try:
+            return self._window.restore(stored)
+        except (UndecodableError, LookupError, ValueError) as error:
+            self._note_unfit("decisions", stored, str(error))
+            return {}
+
+    def _note_unfit(self, kind: str, stored: Stored, reason: str) -> None:
+        """At most so many: a flood of strangers' records must not fill the memory; all lie where they lie."""
+        if len(self._unfit) < UNFIT_MAX:
+            topic = f"{self._topics.prefix}.{kind}.{self.partition.aggregate}"
+            self._unfit.append(
+                Unfit(topic, stored.offset, stored.key or b"", stored.value or b"", "", reason)
+            )
 
     def resume(self, events_end: int, decisions_end: int) -> WriterPosition:
         """Take up the clock; `events_end` and `decisions_end` are where the next batch will be written.
@@ -369,10 +453,16 @@ class Writer:
         """
         last: dict[str, tuple[int, bytes]] = {}
         count = 0
-        for count, stored in enumerate(events, 1):  # noqa: B007  # read below
-            assert stored.value is not None, "events have a value"
-            meta = self._codec.decode(stored.value).meta
-            last[meta.stream] = (meta.version, hashlib.sha256(stored.value).digest())
+        for stored in events:
+            try:
+                self._expect(stored, AGGREGATES[self.partition.aggregate].events)
+            except UndecodableError as error:
+                self._note_unfit("events", stored, str(error))
+                continue
+            value = stored.value or b""
+            meta = self._codec.decode(value).meta
+            last[meta.stream] = (meta.version, hashlib.sha256(value).digest())
+            count += 1
         self._check_count("events", tail.events, count, tail.events_written)
         self._check_count("decisions", tail.decisions, sum(1 for _ in decisions), tail.decisions_written)
         for stream, (version, hash_) in last.items():
@@ -422,7 +512,8 @@ class _Batch:
         self._repeated: list[Decided] = []
         self._done_due: list[bytes] = []
         self._trial: dict[str, Record | None] = {}
-        self.letters: list[tuple[Received | None, str, str]] = []
+        self._failed_due: list[bytes] = []
+        self.letters: list[Unfit] = writer.found_unfit()
 
     # The snapshot that a decider sees: this command's own changes, this batch's, then what was merged.
 
@@ -435,15 +526,16 @@ class _Batch:
         return kept.record if kept else None
 
     def take(self, asked: Asked, known: Mapping[str, Decided]) -> None:
-        if asked.due_key:
+        if asked.due_key and asked.body is None:
             self._done_due.append(asked.due_key)
-            if asked.body is None:
-                return
+            return
         first = self._decided.get(asked.meta.command_id) or known.get(asked.meta.command_id)
         if first is not None:
             self._repeat(asked, first)
         else:
             self._decide(asked)
+        if asked.due_key and asked.due_key not in self._failed_due:
+            self._done_due.append(asked.due_key)
 
     def _repeat(self, asked: Asked, first: Decided) -> None:
         """The first outcome again, for whoever asks now; another body under the same id is refused."""
@@ -456,12 +548,9 @@ class _Batch:
     def _decide(self, asked: Asked) -> None:
         meta = asked.meta
         if meta.not_after < self._now:
-            self._note(
-                asked, CommandExpired("it came too late to have an effect; send it again with a new key")
-            )
-        elif meta.expected_version is not None and meta.expected_version != self._head(meta.stream).version:
-            found = self._head(meta.stream).version
-            self._note(asked, VersionConflict(f"{meta.stream} is at version {found}"))
+            # Not into the window: the same id, sent again in time, is still to be decided.
+            late = CommandExpired("it came too late to have an effect; it may be sent again")
+            self._repeated.append(self._outcome(asked, late, Answer()))
         elif meta.command_id in self._too_large:
             self._fail(asked, f"a record of it would be larger than {RECORD_BYTES_MAX} bytes")
         else:
@@ -475,11 +564,30 @@ class _Batch:
         meta = asked.meta
         context = Context(self._now, meta.command_id, meta.actor_kind, meta.actor_id)
         self._trial = {}
-        streams: dict[str, str] = {}
         events = self._decider.decide(self, asked.body, context)
-        if isinstance(events, Rejection):
-            self._note(asked, events)
+        if isinstance(events, Rejection) or not self._is_expected(meta):
+            self._note(asked, self._rejection(meta, events))
             return
+        streams = self._evolve(events)
+        answer = self._decider.answer(self, asked.body, events)
+        self._record(asked, events, context)
+        self._changed.update(self._trial)
+        self._stream_of.update(streams)
+        self._trial = {}
+        self._decided[meta.command_id] = self._outcome(asked, None, answer, events)
+
+    def _is_expected(self, meta: CommandMeta) -> bool:
+        return meta.expected_version in (None, self._head(meta.stream).version)
+
+    def _rejection(self, meta: CommandMeta, decided: Sequence[Event] | Rejection) -> Rejection:
+        """Whose a stream is comes before how far it is: nobody learns of another's by guessing versions."""
+        if isinstance(decided, NotFound) or (isinstance(decided, Rejection) and self._is_expected(meta)):
+            return decided
+        return VersionConflict(f"{meta.stream} is at version {self._head(meta.stream).version}")
+
+    def _evolve(self, events: Sequence[Event]) -> dict[str, str]:
+        """Fold the events into the trial; returns the stream of each record that they touched."""
+        streams: dict[str, str] = {}
         for event in events:
             changes = self._decider.evolve(self, event)
             self._trial.update(changes)
@@ -491,12 +599,7 @@ class _Batch:
                 record = self._trial[stream] = self.get(stream)
                 streams[stream] = stream
                 assert record is not None, f"{stream} has an event and no record"
-        answer = self._decider.answer(self, asked.body, events)
-        self._record(asked, events, context)
-        self._changed.update(self._trial)
-        self._stream_of.update(streams)
-        self._trial = {}
-        self._decided[meta.command_id] = self._outcome(asked, None, answer, events)
+        return streams
 
     def _record(self, asked: Asked, events: Sequence[Event], context: Context) -> None:
         meta = asked.meta
@@ -535,10 +638,14 @@ class _Batch:
         self._decided[asked.meta.command_id] = self._outcome(asked, rejection, Answer())
 
     def _fail(self, asked: Asked, why: str) -> None:
-        received = Received(self._writer.partition, asked.offset, None, None) if asked.offset >= 0 else None
-        reason = f"{type(asked.body).__name__} {asked.meta.command_id}: {why}"
-        self.letters.append((received, asked.meta.stream, reason))
-        self._note(asked, InternalError("a fault of ours; it has no effect, and somebody is told"))
+        reason = f"{type(asked.body).__name__} {asked.meta.command_id}: {why}"[:REASON_CHARS]
+        topic = self._writer.commands_topic
+        self.letters.append(Unfit(topic, asked.offset, b"", b"", asked.meta.stream, reason))
+        if asked.due_key:
+            # Nobody waits for a deadline's outcome: it is not written down, so that it can be tried again.
+            self._failed_due.append(asked.due_key)
+        else:
+            self._note(asked, InternalError("a fault of ours; it has no effect, and somebody is told"))
 
     def _outcome(
         self, asked: Asked, rejection: Rejection | None, answer: Answer, events: Sequence[Event] = ()
@@ -564,7 +671,9 @@ class _Batch:
             meta.traceparent,
             meta.occurred_at,
             self._now,
-            "" if meta.actor_kind in ("saga", "deadline", "provider") else meta.actor_id,
+            ""
+            if meta.actor_kind in ("saga", "deadline", "provider")
+            else f"{meta.actor_kind}/{meta.actor_id}",
         )
 
     def staged(self, next_offset: int | None) -> Staged:
@@ -580,6 +689,7 @@ class _Batch:
             self._heads,
             self.letters,
             self._done_due,
+            self._failed_due,
             next_offset,
         )
 
@@ -591,16 +701,25 @@ def _readdressed(first: Decided, meta: CommandMeta) -> Decided:
 
 
 def _parts(decided: Sequence[Decided]) -> Iterable[list[Decided]]:
+    """An outcome that is large by itself gets a record of its own, so that nobody else is blamed for its size."""
     part: list[Decided] = []
     size = 0
     for one in decided:
-        part.append(one)
-        size += 500 + 10 * len(one.lines) + 80 * len(one.refused) + 80 * len(one.positions)
-        if size > DECISIONS_BYTES:
+        needed = _size_of(one)
+        if part and size + needed > DECISIONS_BYTES:
             yield part
             part, size = [], 0
+        part.append(one)
+        size += needed
     if part:
         yield part
+
+
+def _size_of(one: Decided) -> int:
+    """About how many bytes it takes; a character may take four."""
+    refused = sum([40 + 4 * len(line.sku) for line in one.refused])
+    positions = sum([10 + 4 * len(position.stream) for position in one.positions])
+    return 500 + 4 * len(one.lines) + refused + positions
 
 
 def _headers(message: object, stream: str, version: int) -> tuple[tuple[str, bytes], ...]:

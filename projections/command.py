@@ -35,7 +35,13 @@ class CommandOutcome:
 def facts(message: Decoded[RecordMeta]) -> Iterable[Fact]:
     """The decisions that somebody may ask for: those on commands that came through the API."""
     decisions: Decisions = message.body
-    return [Fact(f"command/{one.command_id}", 1, one) for one in decisions.decided if one.sender]
+    asked = [one for one in decisions.decided if one.sender and not _came_too_late(one)]
+    return [Fact(f"command/{one.command_id}", 1, one) for one in asked]
+
+
+def _came_too_late(decided: Decided) -> bool:
+    """Nothing was decided: the same command may be sent again, and then has a first outcome."""
+    return decided.rejection is not None and decided.rejection.kind == "expired"
 
 
 def evolve(_before: CommandOutcome | None, decided: Decided) -> CommandOutcome:

@@ -49,6 +49,7 @@ CALL_TIMEOUT_S = 10.0
 WATCHDOG_GRACE_S = 2.0
 FENCE_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 60.0
+POLL_EVERY = 1_000
 RECEIVE_BYTES_MAX = 1_000_000
 RECEIVE_CHUNK = 100
 SLOW_FACTOR = 10
@@ -301,14 +302,30 @@ class KafkaJournal:
         for n, one in enumerate(outputs):
             place = (one.kind, one.partition)
             # Offsets in one partition are in order, so the last record's says where all of them end.
-            self._producer.produce(
-                self._topic(one.kind, one.partition),
-                one.value,
-                one.key,
-                one.partition.number,
-                headers=list(one.headers),
-                on_delivery=_note_end(ends, place) if last[place] == n else None,
-            )
+            self._enqueue(one, _note_end(ends, place) if last[place] == n else None)
+            if n % POLL_EVERY == POLL_EVERY - 1:
+                self._producer.poll(0)  # what was delivered makes room only when it is told
+
+    def _enqueue(self, one: Output, told: Callable[[KafkaError | None, Message], None] | None) -> None:
+        """Waits for room in the queue, which is bounded; raises BufferError when there is none for 10 s."""
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        topic = self._topic(one.kind, one.partition)
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    one.value,
+                    one.key,
+                    one.partition.number,
+                    headers=list(one.headers),
+                    on_delivery=told,
+                )
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise
+                self._producer.poll(0.05)
+            else:
+                return
 
     def _stands(self, error: Exception, batch_id: str, positions: Mapping[Partition, int]) -> bool:
         """A call failed; only the committed offsets can tell whether the transaction stands."""

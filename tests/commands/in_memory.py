@@ -7,7 +7,7 @@ from typing import Any
 from commands.handler import Handler
 from commands.journal import Ends, Output, OutputKind, Partition, ReassignedError, Received, Stored
 from commands.registry import DECIDERS
-from schemas.codec import Codec, Decoded
+from schemas.codec import MARKER, Codec, Decoded
 from schemas.decisions import Decided
 from schemas.meta import SECOND, Micros
 from schemas.topics import Topics
@@ -139,9 +139,11 @@ class Desk:
         }
 
     def ask(self, aggregate: str, body: Any, command_id: str, **meta: Any) -> Decided:
-        """Send a command, turn the loop once, and hear what became of it."""
+        """Send a command, turn the loop, and hear what became of it."""
         self.send(aggregate, body, command_id, **meta)
-        self.handler.turn()
+        before = len(self.decided())
+        while len(self.decided()) == before:
+            self.handler.turn()
         return self.decided()[-1]
 
     def decided(self) -> list[Decided]:
@@ -150,6 +152,7 @@ class Desk:
             for (kind, _), log in self.journal.logs.items()
             if kind == "decisions"
             for output in log
+            if (output.value or b"").startswith(MARKER)
             for one in self._decode(output).body.decided
         ]
 

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands import inventory
-from commands.journal import JournalLostError, LogDamagedError, Partition
+from commands.journal import JournalLostError, LogDamagedError, Output, Partition
 from commands.registry import DECIDERS
+from schemas.cart import ClearCart, CreateCart
 from schemas.inventory import (
     AdjustStock,
+    ExpireReservation,
     ReceiptLine,
     ReceiveStock,
     ReserveStock,
@@ -98,6 +100,24 @@ def test_a_command_past_its_time_has_no_effect():
     assert desk.events() == []
 
 
+def test_a_command_that_came_too_late_is_decided_when_it_is_sent_again_in_time():
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1), not_after=desk.now - 1)
+    assert desk.ask("inventory", receipt(5), an_id(1)).outcome == "accepted"
+    assert desk.ask("inventory", receipt(5), an_id(1)).outcome == "accepted"
+    assert len(desk.events()) == 3
+
+
+def test_whose_a_cart_is_comes_before_how_far_it_is():
+    desk = Desk()
+    cart = an_id("cart")
+    desk.ask("cart", CreateCart(cart, "alice", "GBP"), an_id(1), actor_kind="customer", actor_id="alice")
+    mallory = {"actor_kind": "customer", "actor_id": "mallory", "expected_version": 999}
+    told = desk.ask("cart", ClearCart(cart), an_id(2), **mallory)
+    assert told.rejection is not None
+    assert told.rejection.type == "UnknownCart"
+
+
 def test_a_command_that_expects_another_version_is_refused():
     desk = Desk()
     desk.ask("inventory", receipt(5), an_id(1))
@@ -131,8 +151,9 @@ def test_a_record_that_kafka_would_refuse_costs_that_command_only():
     desk = Desk()
     desk.send("inventory", receipt(5), an_id(1))
     desk.send("inventory", AdjustStock(SKU, MAIN, 1, "found", "x" * 950_000, None), an_id(2))
-    desk.send("inventory", receipt(7, OTHER), an_id(3))
-    desk.handler.turn()
+    desk.ask("inventory", receipt(7, OTHER), an_id(3))
+    while len(desk.decided()) < 3:
+        desk.handler.turn()
     outcomes = {told.command_id: told.outcome for told in desk.decided()}
     assert outcomes[an_id(2)] == "rejected"
     assert outcomes[an_id(3)] == "accepted"
@@ -145,7 +166,9 @@ def test_a_record_that_kafka_would_refuse_costs_that_command_only():
         (b"not avro", SKU, 0, "single-object"),
         (None, SKU, 0, "a value"),
         (b"\xc3\x01garbage!", None, 0, "a key"),
+        (b"\x00" * 960_000, "k" * 12_000, 0, "single-object"),
     ],
+    ids=["unknown schema", "random bytes", "no value", "no key", "nearly 1 MB with a long key"],
 )
 def test_poison_becomes_a_letter_and_the_partition_goes_on(value: bytes, key: str, number: int, reason: str):
     desk = Desk()
@@ -153,6 +176,81 @@ def test_poison_becomes_a_letter_and_the_partition_goes_on(value: bytes, key: st
     assert desk.ask("inventory", receipt(5), an_id(1)).outcome == "accepted"
     (letter,) = desk.letters()
     assert reason in letter.reason
+
+
+def test_a_command_without_lines_becomes_a_letter():
+    desk = Desk()
+    meta = desk.meta(receipt(5), an_id(1))
+    body = ReceiveStock(MAIN, "delivery", ())
+    desk.journal.send("inventory", CODEC.encode(body, meta), SKU, TOPICS.partition_of(SKU))
+    desk.handler.turn()
+    assert "no lines" in desk.letters()[0].reason
+
+
+@pytest.mark.parametrize("kind", ["state", "decisions", "events"])
+def test_a_strangers_record_in_our_own_topics_becomes_a_letter_when_they_are_read_back(kind: Any):
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1))
+    partition = Partition("inventory", TOPICS.partition_of(SKU))
+    desk.journal.logs[kind, partition].append(Output(kind, partition, b"k", b"forty random bytes", ()))
+    desk.restart(MemoryStore())
+    assert desk.ask("inventory", receipt(5), an_id(2)).outcome == "accepted"
+    assert [letter.topic for letter in desk.letters()] == [f"test.{kind}.inventory"]
+
+
+def test_outcomes_too_large_for_one_record_are_told_one_by_one_or_as_a_fault():
+    desk = Desk()
+    skus = [chr(0x10400 + n % 40) * 60 + f"{n:04}" for n in range(4_000)]
+    lines = tuple(
+        Line(n, sku, 1) for n, sku in enumerate((s for s in skus if TOPICS.partition_of(s) == 0), 1)
+    )[:1_900]
+    body = ReserveStock(an_id("order"), MAIN, lines, 1, Micros(desk.now + MINUTE))
+    desk.send("inventory", body, an_id(1))
+    desk.send("inventory", receipt(5), an_id(2))
+    while len(desk.decided()) < 2:
+        desk.handler.turn()
+    outcomes = {told.command_id: told.outcome for told in desk.decided()}
+    assert outcomes[an_id(2)] == "accepted"
+    assert outcomes[an_id(1)] in ("refused", "rejected")
+
+
+def test_a_backlog_of_large_commands_is_decided_in_batches_that_are_bounded():
+    desk = Desk()
+    skus = [sku for sku in (f"sku-{n}" for n in range(5_000)) if TOPICS.partition_of(sku) == 0][:2_000]
+    lines = tuple(Line(n, sku, 1) for n, sku in enumerate(skus, 1))
+    for n in range(30):
+        body = ReserveStock(an_id(n), MAIN, lines, 1, Micros(desk.now + MINUTE))
+        desk.send("inventory", body, an_id(("large", n)))
+    turns = 0
+    while len(desk.decided()) < 30:
+        desk.handler.turn()
+        turns += 1
+    assert turns >= 3
+    assert max(event.meta.batch_size for event in desk.events()) < 30_000
+
+
+def test_a_deadline_whose_command_failed_is_tried_again_when_the_fault_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    broken = [True]
+
+    def decide(state: Any, command: Any, context: Any) -> Any:
+        if isinstance(command, ExpireReservation) and broken[0]:
+            raise ZeroDivisionError
+        return inventory.DECIDER.decide(state, command, context)
+
+    monkeypatch.setitem(DECIDERS, "inventory", replace(inventory.DECIDER, decide=decide))
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1))
+    desk.ask("inventory", reservation(desk, an_id("order")), an_id(2))
+    desk.now = Micros(desk.now + 10 * MINUTE)
+    for _ in range(3):
+        desk.handler.turn()
+    assert len(desk.letters()) == 1
+    broken[0] = False
+    desk.now = Micros(desk.now + MINUTE)
+    desk.handler.turn()
+    assert type(desk.events()[-1].body).__name__ == "StockReservationExpired"
 
 
 def test_a_command_in_the_wrong_partition_becomes_a_letter_since_its_stream_has_another_writer():
