@@ -16,7 +16,7 @@ Senders = Annotated[OwnReading, Depends(ReadingOf())]
 
 EXAMPLE = {
     "command_id": "0b4f6f6a-51e1-5f0c-8d57-0f3f2b8f9a10",
-    "sender": "17850",
+    "sender": "customer/17850",
     "type": "CheckOutCart",
     "stream": "cart/7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11",
     "outcome": "accepted",
@@ -32,7 +32,7 @@ EXAMPLE = {
 async def read_command(command_id: Id, asked: Senders) -> Response:
     """Its outcome, for 24 hours and for its sender only; 404 also while it is not decided."""
     served = await command.by_id(asked.redis, command_id)
-    mine = served is not None and served.document()["sender"] == asked.principal.subject
+    mine = served is not None and served.document()["sender"] == asked.principal.name
     return asked.shown(served if mine else None)
 
 

@@ -93,7 +93,7 @@ class ErrandOf(Guard):
             principal=principal,
             method=request.method,
             path=path,
-            command_id=derived_id(principal.subject, request.method, path, key),
+            command_id=derived_id(principal.name, request.method, path, key),
             traceparent=_traceparent(headers),
             expected_version=_expected_version(headers),
             occurred_at=_occurred_at(headers, principal),

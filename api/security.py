@@ -45,6 +45,11 @@ class Principal:
     role: Role
     backdate: bool
 
+    @property
+    def name(self) -> str:
+        """Unlike the subject alone it names one caller: the merchant anna is not the customer anna."""
+        return f"{self.role}/{self.subject}"
+
 
 class Keys:
     """The public keys by their `kid`, as the file says now; a file that is missing or broken holds none."""

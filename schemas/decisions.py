@@ -30,7 +30,7 @@ class Rejected:
 class Decided:
     """One command's outcome. `stream` is whom it asked, `lines` the order's lines it spoke of, `status` a word of
     the decider's own (a payment's `pending`, `done`, `nothing`, `failed`), `positions` the streams it stands in.
-    `sender` is the actor who sent it through the API, and may ask for it; empty for a saga's or deadline's.
+    `sender` is who sent it through the API, as "role/subject", and may ask for it; empty for a saga's or deadline's.
     """
 
     command_id: str

@@ -18,14 +18,14 @@ from api.security import Keys, Role, Verifier
 from api.settings import from_environment
 from ops import tokens
 from ops.local_stack import Addresses
-from projections import cart, product
+from projections import cart, command, product
 from projections.cassandra_store import CassandraReader, CassandraSettings
 from projections.redis_store import RedisReader, RedisSettings, RedisStore
 from projections.view import Batch, Recorded
 from schemas.catalog import ProductPublished, ProductRetired
 from schemas.codec import Decoded
-from schemas.decisions import Decided, Rejected
-from schemas.meta import NO_HASH, CommandMeta, EventMeta, Micros
+from schemas.decisions import Decided, Decisions, Rejected
+from schemas.meta import NO_HASH, CommandMeta, EventMeta, Micros, RecordMeta
 from schemas.topics import Topics
 from schemas.values import Position
 
@@ -210,10 +210,16 @@ class Shelf:
             await self.happened("catalog", 2, ProductRetired(sku))
 
     async def happened(self, aggregate: str, version: int, body: Any) -> None:
-        topic = self.topics.events(aggregate)
+        await self._apply(self.topics.events(aggregate), Decoded(_event_meta(body.stream, version), body))
+
+    async def was_decided(self, decided: Decided) -> None:
+        meta = RecordMeta("cart[0]", decided.recorded_at, "b")
+        await self._apply(self.topics.decisions("cart"), Decoded(meta, Decisions(b"", (decided,))))
+
+    async def _apply(self, topic: str, message: Decoded[Any]) -> None:
         at = self.applied.get(topic, 0)
         self.applied[topic] = at + 1
-        record = Recorded(topic, 0, at, b"", Decoded(_event_meta(body.stream, version), body))
+        record = Recorded(topic, 0, at, b"", message)
         assert await self.store.apply(Batch(topic, 0, at, at + 1, [record])) == []
 
 
@@ -242,7 +248,7 @@ def _event_meta(stream: str, version: int) -> EventMeta:
 async def shelf(stack: Addresses, window: Window) -> AsyncIterator[Shelf]:
     topics = Topics(f"api-test-{uuid4().hex}")
     settings = RedisSettings(stack.redis, topics.prefix)
-    store = RedisStore(settings, [product.VIEW, cart.VIEW])
+    store = RedisStore(settings, [product.VIEW, cart.VIEW, command.VIEW])
     views = Views(RedisReader(settings), CassandraReader(CassandraSettings((stack.cassandra,))))
     window.app.state.views = views
     yield Shelf(store, topics)

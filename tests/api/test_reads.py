@@ -1,6 +1,7 @@
 """Stored documents are served as they are, to whom they belong, and not before they show what was asked for."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from projections.cassandra_store import CassandraReader, CassandraSettings
 from projections.redis_store import RedisReader, RedisSettings
 from schemas.cart import CartCreated, ItemAddedToCart
 from schemas.meta import Micros
-from tests.api.conftest import BEN, Shelf, Window
+from tests.api.conftest import BEN, Shelf, Window, accepted
 
 CART = "7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11"
 NEVER = Micros(4_000_000_000_000_000)
@@ -41,6 +42,20 @@ async def test_a_cart_is_its_owners_alone(window: Window, shelf: Shelf):
     foreign = await window.ask("GET", f"/v1/carts/{CART}", by=("customer", "eve"))
 
     assert [own.status, foreign.status] == [200, 404]
+
+
+async def test_what_became_of_a_command_is_for_its_sender_alone_in_the_role_that_sent_it(
+    window: Window, shelf: Shelf
+):
+    await window.ask("POST", "/v1/carts", {}, by=BEN)
+    (sent,) = window.writer.metas
+    await shelf.was_decided(replace(accepted(sent), sender="customer/ben"))
+    path = f"/v1/commands/{sent.command_id}"
+    own = await window.ask("GET", path, by=BEN)
+    foreign = [await window.ask("GET", path, by=who) for who in (("merchant", "ben"), ("customer", "eve"))]
+
+    assert (own.status, own.json["outcome"]) == (200, "accepted")
+    assert [answered.status for answered in foreign] == [404, 404]
 
 
 async def test_another_customers_orders_are_a_404(window: Window, shelf: Shelf):

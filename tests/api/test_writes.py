@@ -51,18 +51,22 @@ async def test_the_same_key_is_the_same_command_and_another_key_another(window: 
         await window.ask("POST", "/v1/carts", {}, by=BEN, idempotency_key=key)
 
     first, again, other = window.writer.metas
-    assert first.command_id == again.command_id == derived_id("ben", "POST", "/v1/carts", "a")
+    assert first.command_id == again.command_id == derived_id("customer/ben", "POST", "/v1/carts", "a")
     assert first.fingerprint == again.fingerprint
     assert other.command_id != first.command_id
     assert window.writer.commands[0] == CreateCart(derived_id(first.command_id), "ben", "GBP")
 
 
-async def test_another_callers_key_is_another_command(window: Window):
-    await window.ask("POST", "/v1/carts", {}, by=BEN, idempotency_key="a")
-    await window.ask("POST", "/v1/carts", {}, by=("customer", "eve"), idempotency_key="a")
+@pytest.mark.parametrize("other", [("merchant", "eve"), ("customer", "ben")])
+async def test_another_callers_key_is_another_command_also_of_the_same_name_in_another_role(
+    window: Window, other: Bearer
+):
+    path, body = "/v1/orders/7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11/cancellation", {"reason": "no need"}
+    await window.ask("POST", path, body, by=("merchant", "ben"), idempotency_key="a")
+    await window.ask("POST", path, body, by=other, idempotency_key="a")
 
-    ben, eve = window.writer.metas
-    assert ben.command_id != eve.command_id
+    one, another = window.writer.metas
+    assert one.command_id != another.command_id
 
 
 async def test_a_fingerprint_ignores_how_json_was_written_and_nothing_else(window: Window):
