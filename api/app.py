@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from api import cart, catalog, commands, health, inventory, order, problems
 from api.documented import describe
 from api.intake import Intake
-from api.limits import BodyLimit
+from api.limits import BodyLimit, RequestLimit
 from api.readings import Views
 from api.role_status import RoleStatus
 from api.security import Keys, Verifier
@@ -53,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         # One flat list: FastAPI matches an included router's routes twice, a third of a request's CPU.
         app.router.routes.extend(room.routes.routes)
     app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLimit)
     problems.map_problems(app)
     describe(app)
     return app

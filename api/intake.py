@@ -11,7 +11,14 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from api.decisions_reader import DecisionsReader, KafkaLog
-from api.problems import CommandReusedError, NotReadyError, OutcomeUnknownError, OverloadedError
+from api.problems import (
+    CommandReusedError,
+    CommandTooLargeError,
+    NotReadyError,
+    OutcomeUnknownError,
+    OverloadedError,
+    ProblemError,
+)
 from schemas.codec import Codec
 from schemas.decisions import Decided
 from schemas.language import Message as Command
@@ -98,8 +105,9 @@ class Intake:
     async def ask(self, aggregate: str, key: str, command: Command, meta: CommandMeta) -> Decided | None:
         """What becomes of the command; None if that is not known after 5 s.
 
-        Who sends the same command while it is on its way joins it. Raises NotReadyError, OverloadedError (nothing
-        was sent), OutcomeUnknownError (it was, perhaps), CommandReusedError (another body under the same id).
+        Who sends the same command while it is on its way joins it. Raises NotReadyError, OverloadedError,
+        CommandTooLargeError (nothing was sent), OutcomeUnknownError (it was, perhaps), CommandReusedError (another
+        body under the same id); each names the command.
         """
         flight = self._flights.get(meta.command_id)
         if flight is None:
@@ -112,7 +120,7 @@ class Intake:
         return await asyncio.shield(flight.answer)
 
     def _send(self, aggregate: str, key: str, command: Command, meta: CommandMeta) -> _Flight:
-        loop = self._admit()
+        loop = self._admit(meta.command_id)
         value = self._codec.encode(command, vars(meta))
         flight = _Flight(meta.command_id, meta.fingerprint, loop.create_future())
         try:
@@ -125,19 +133,35 @@ class Intake:
                 headers=_headers(command, meta, value),
             )
         except BufferError:
-            raise OverloadedError("The queue to Kafka is full; nothing was sent.") from None
+            why = "The queue to Kafka is full; nothing was sent."
+            raise OverloadedError(why, command_id=meta.command_id) from None
+        except KafkaException as error:
+            raise self._not_taken(error.args[0], meta.command_id) from None
         flight.timer = loop.call_later(CONFIRMED_WITHIN_S, self._look_after, flight)
         self._flights[flight.command_id] = flight
         return flight
 
-    def _admit(self) -> asyncio.AbstractEventLoop:
+    def _admit(self, command_id: str) -> asyncio.AbstractEventLoop:
         if self._loop is None or not self.hears_decisions:
-            raise NotReadyError("Kafka's answers cannot be heard yet; nothing was sent.")
-        if len(self._flights) >= IN_FLIGHT_MAX:
-            raise OverloadedError(
-                f"{IN_FLIGHT_MAX} commands are waiting for their answers; nothing was sent."
+            raise NotReadyError(
+                "Kafka's answers cannot be heard yet; nothing was sent.", command_id=command_id
             )
+        if len(self._flights) >= IN_FLIGHT_MAX:
+            why = f"{IN_FLIGHT_MAX} commands are waiting for their answers; nothing was sent."
+            raise OverloadedError(why, command_id=command_id)
         return self._loop
+
+    def _not_taken(self, error: KafkaError, command_id: str) -> ProblemError:
+        """What the producer refused at once: a record too large for ever, anything else for now."""
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return CommandTooLargeError(
+                "The command is larger than a record may be; nothing was sent.", command_id=command_id
+            )
+        if error.code() == KafkaError._FATAL:  # noqa: SLF001  # its public name
+            self._fatal = error
+        return NotReadyError(
+            f"Kafka's client took nothing ({error.name()}); nothing was sent.", command_id=command_id
+        )
 
     def _look_after(self, flight: _Flight) -> None:
         if not flight.delivered:

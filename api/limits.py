@@ -1,9 +1,40 @@
-"""How large a request may be: a body over the limit is turned away before it is all here."""
+"""How large a request may be, and how many at once: what is over a limit is turned away before it is all here."""
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.problems import OverloadedError, as_response
+
 BODY_BYTES_MAX = 256 * 1024
+REQUESTS_MAX = 4_096
+
+
+class RequestLimit:
+    """Pure ASGI middleware. It answers by itself, as nothing outside of it would (uvicorn's `limit_concurrency`
+    answers in plain text, without Retry-After).
+    """
+
+    def __init__(self, app: ASGIApp, at_once_max: int = REQUESTS_MAX) -> None:
+        self._app = app
+        self._at_once_max = at_once_max
+        self._at_once = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self._at_once >= self._at_once_max:
+            error = OverloadedError(f"{self._at_once} requests are being answered; this one was not begun.")
+            await as_response(Request(scope), error)(scope, receive, send)
+        else:
+            await self._counted(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._at_once += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._at_once -= 1
 
 
 class BodyLimit:

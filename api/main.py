@@ -14,7 +14,6 @@ from api.settings import Settings, from_environment
 
 GRACE_S = 8
 """For what is in flight when SIGTERM comes; a command is answered or given up within 5."""
-CONNECTIONS_MAX = 4_096
 LOOK_INTERVAL_S = 1.0
 
 
@@ -33,7 +32,6 @@ async def serve(settings: Settings) -> int:
             access_log=False,
             server_header=False,
             log_config=None,
-            limit_concurrency=CONNECTIONS_MAX,
             timeout_graceful_shutdown=GRACE_S,
         )
     )

@@ -11,7 +11,8 @@ ProblemError
 ├── MethodNotAllowedError       405
 ├── BodyTooLargeError           413
 ├── InvalidRequestError         422  readable, but not allowed
-│   └── CommandReusedError
+│   ├── CommandReusedError
+│   └── CommandTooLargeError         nothing was sent
 ├── UnavailableError            503  come again after a second
 │   ├── NotReadyError                nothing was sent
 │   ├── OverloadedError              nothing was sent
@@ -120,6 +121,10 @@ class CommandReusedError(InvalidRequestError):
     """The same Idempotency-Key was sent before with another body."""
 
 
+class CommandTooLargeError(InvalidRequestError):
+    """The command is larger than a record in Kafka may be. Nothing changed."""
+
+
 class UnavailableError(ProblemError):
     """Not now; come again after Retry-After seconds."""
 
@@ -128,11 +133,11 @@ class UnavailableError(ProblemError):
 
 
 class NotReadyError(UnavailableError):
-    """The API cannot hear Kafka's answers yet. Nothing was sent."""
+    """The API cannot send to Kafka, or not hear its answers yet. Nothing was sent."""
 
 
 class OverloadedError(UnavailableError):
-    """Too many commands wait for their answers. Nothing was sent."""
+    """Too much is under way here. Nothing was sent."""
 
 
 class OutcomeUnknownError(UnavailableError):

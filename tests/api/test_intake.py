@@ -12,7 +12,13 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 import api.intake
 from api.intake import Intake
-from api.problems import CommandReusedError, NotReadyError, OutcomeUnknownError, OverloadedError
+from api.problems import (
+    CommandReusedError,
+    CommandTooLargeError,
+    NotReadyError,
+    OutcomeUnknownError,
+    OverloadedError,
+)
 from ops.local_stack import Addresses
 from schemas.cart import ClearCart, CreateCart
 from schemas.codec import Codec, Decoded
@@ -171,13 +177,38 @@ async def test_what_is_too_much_is_turned_away_unsent(intake: Intake, responder:
     responder.silent = True
     running = [asyncio.create_task(ask(intake, meta_of(f"full-{n}", intake))) for n in range(2)]
     await until(lambda: intake.in_flight == 2)
-    with pytest.raises(OverloadedError):
+    with pytest.raises(OverloadedError) as turned_away:
         await ask(intake, meta_of("full-3", intake))
+    assert turned_away.value.members["command_id"] == meta_of("full-3", intake).command_id
     await until(lambda: len(responder.seen) >= 2)
     for command in responder.seen:
         responder.answer(accepted(command.meta))
 
     assert all(await asyncio.gather(*running))
+
+
+async def test_a_command_too_large_for_a_record_is_refused_for_ever_and_unsent(intake: Intake):
+    meta = replace(meta_of("huge", intake), correlation_id="x" * 1_000_000)
+    with pytest.raises(CommandTooLargeError) as too_large:
+        await ask(intake, meta)
+
+    assert (too_large.value.status, too_large.value.members["command_id"]) == (422, meta.command_id)
+    assert intake.in_flight == 0
+
+
+async def test_what_kafkas_client_does_not_take_is_a_503_with_the_commands_id(
+    intake: Intake, responder: Responder, topics: Topics
+):
+    """It refuses a partition that the topic has not, once it knows the topic."""
+    await ask(intake, meta_of("makes the topic known", intake))
+    intake._topics = Topics(topics.prefix, 1_000)
+    meta = meta_of("nowhere", intake)
+    with pytest.raises(NotReadyError) as not_taken:
+        await ask(intake, meta)
+
+    assert (not_taken.value.status, not_taken.value.members["command_id"]) == (503, meta.command_id)
+    assert intake.in_flight == 0
+    assert intake.broken is None
 
 
 async def test_what_takes_too_long_is_not_known_yet_and_the_next_asking_is_answered(
@@ -217,8 +248,9 @@ async def test_without_kafka_nothing_is_taken_until_answers_can_be_heard(topics:
     intake = Intake(DEAD, topics, Codec())
     intake.start()
     try:
-        with pytest.raises(NotReadyError):
+        with pytest.raises(NotReadyError) as not_ready:
             await ask(intake, meta_of("early", intake))
+        assert not_ready.value.members["command_id"] == meta_of("early", intake).command_id
         assert not await intake.reaches_kafka(0.2)
     finally:
         await intake.stop()
