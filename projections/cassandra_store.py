@@ -35,7 +35,7 @@ ROWS_MAX = 64
 
 BATCH_BYTES_MAX = 30_000
 LIVE_S = 1.0
-"""So long a reader believes that the generation it last saw is the live one."""
+"""So long a reader, and the store between batches, believes that the generation it last saw is the live one."""
 
 SCHEMA_TIMEOUT_S = 30.0
 PROTOCOL = 5
@@ -275,6 +275,21 @@ async def _live_generation(connection: _Connection, view: View[Any]) -> int:
     return int(found[0]["live"] or 1) if found else 1
 
 
+class _Generations:
+    """Which generation of each view is live, as it was a second ago at most."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self._live: dict[str, tuple[int, float]] = {}
+
+    async def of(self, view: CassandraView[Any]) -> int:
+        generation, asked_at = self._live.get(view.title, (0, 0.0))
+        if not generation or monotonic() - asked_at > LIVE_S:
+            generation = await _live_generation(self._connection, view)
+            self._live[view.title] = generation, monotonic()
+        return generation
+
+
 class CassandraStore(FoldingStore[CassandraView[Any]]):
     """The views of this store, written; see `store.FoldingStore`."""
 
@@ -286,6 +301,7 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         super().__init__(views, pinned)
         self._connection = _Connection(settings)
         self._laid_out: set[tuple[str, int]] = set()
+        self._generations = _Generations(self._connection)
 
     async def close(self) -> None:
         await self._connection.close()
@@ -294,7 +310,7 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         return view.row_per_fact
 
     async def _stand(self, view: CassandraView[Any], topic: str, partition: int) -> Stand:
-        generation = self._pinned or await self.live(view)
+        generation = self._pinned or await self._generations.of(view)
         await self.prepare(view, generation)
         found = await self._connection.execute(_NEXT, (view.title, generation, topic, partition))
         return Stand(generation, int(found[0]["next"]) if found else 0)
@@ -416,7 +432,7 @@ class CassandraReader:
 
     def __init__(self, settings: CassandraSettings) -> None:
         self._connection = _Connection(settings)
-        self._live: dict[str, tuple[int, float]] = {}
+        self._generations = _Generations(self._connection)
 
     async def ping(self) -> None:
         """Raises StoreUnavailable."""
@@ -429,7 +445,7 @@ class CassandraReader:
         self, view: CassandraView[Any], cql: str, arguments: Sequence[Any] = ()
     ) -> list[dict[str, Any]]:
         """Rows of the live generation (`{g}` in the CQL); none where a view was never written."""
-        g = view.tables(await self._generation(view))
+        g = view.tables(await self._generations.of(view))
         return await self._connection.execute(cql.format(g=g), arguments)
 
     async def document(self, view: CassandraView[Any], stream: str) -> Any | None:
@@ -450,13 +466,6 @@ class CassandraReader:
             stream: document.version if document else 0
             for stream, document in zip(streams, found, strict=True)
         }
-
-    async def _generation(self, view: CassandraView[Any]) -> int:
-        generation, asked_at = self._live.get(view.title, (0, 0.0))
-        if not generation or monotonic() - asked_at > LIVE_S:
-            generation = await _live_generation(self._connection, view)
-            self._live[view.title] = generation, monotonic()
-        return generation
 
 
 def batches(rows: Iterable[Row]) -> Iterable[list[Row]]:

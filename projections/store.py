@@ -21,8 +21,8 @@ from schemas.topics import Topics
 
 V = TypeVar("V", bound=View[Any])
 
-CACHE_WEIGHT = 10_000
-"""Documents kept in memory per view, by weight: about 4 MB."""
+CACHE_WEIGHT = 6_000
+"""Documents kept in memory per view, by weight: about 2.5 MB."""
 
 
 @dataclass(frozen=True, slots=True)

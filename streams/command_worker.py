@@ -1,6 +1,5 @@
 """The command worker: one process, one slot, the handler's loop until somebody says stop."""
 
-import gc
 import os
 import secrets
 import signal
@@ -31,8 +30,6 @@ DEFAULT_STATE = Path(".daybook/state/commands")
 EXIT_LOST = 75
 EXIT_DAMAGED = 78
 STATUS_INTERVAL_S = 2.0
-COLLECT_AFTER = (50_000, 20, 20)
-"""Objects made and not dropped until the young are looked at, and so on for the older: CPython has 700, 10, 10."""
 
 
 def wall_clock() -> Micros:
@@ -77,20 +74,12 @@ def _work(settings: StreamSettings, stop: "_StopSignal") -> None:
     decode = LearningDecoder(codec, registry.schemas).decode
     handler = Handler(journal, store, DECIDERS, codec, settings.topics, wall_clock, _incarnation(), decode)
     status = _Status()
-    _collect_rarely()
     log.info("worker_started", slot=slot.number, prefix=settings.topics.prefix)
     while not stop.asked:
         handler.turn()
         status.tell(handler)
     journal.close()
     store.close()
-
-
-def _collect_rarely() -> None:
-    """A batch makes tens of thousands of objects and hardly a cycle; looking for cycles took a sixth of the time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
 
 
 def _incarnation() -> str:
