@@ -37,7 +37,12 @@ def test_a_verb_of_another_module_explains_itself_by_example_too(verb: str) -> N
 
 def test_what_comes_after_the_tests_goes_to_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
     handed_over: list[list[str]] = []
-    monkeypatch.setattr(cli, "_tool", lambda _, argv: handed_over.append(argv) or 0)
+
+    def take(_: str, argv: list[str]) -> int:
+        handed_over.append(argv)
+        return 0
+
+    monkeypatch.setattr(cli, "_tool", take)
     CliRunner().invoke(cli.app, ["test", "-k", "reserving", "tests/commands"])
     CliRunner().invoke(cli.app, ["test", "--", "--help"])
     assert handed_over == [["pytest", "-k", "reserving", "tests/commands"], ["pytest", "--help"]]
