@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TypeAlias
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 from schemas.codec import Codec, UndecodableError
 from schemas.letters import DeadLetter
@@ -166,7 +166,7 @@ class DeadLetters:
         await self._producer.send([_outgoing(self._codec, self._topic, letter) for letter in letters])
 
     def waiting(self, parking: Parking, count: int) -> list[DeadLetter]:
-        """The first `count` letters that wait, in their stream's order; reads the topic, so not on a loop."""
+        """The first `count` letters that wait, in their stream's order and whole; reads the topic, so not on a loop."""
         parked = self.parked.of(parking)
         if parked is None:
             return []
@@ -175,7 +175,21 @@ class DeadLetters:
             for letter in self._letters(parked.since or 0)
             if _parking_of(letter) == parking and letter.offset >= parked.first and not letter.released
         }
-        return list(islice((letters[offset] for offset in sorted(letters)), count))
+        return [self._whole(letters[offset]) for offset in islice(sorted(letters), count)]
+
+    def _whole(self, letter: DeadLetter) -> DeadLetter:
+        """A letter that was cut gets its record's bytes back, from where the record lies, if it still does."""
+        if len(letter.value) < LETTER_VALUE_MAX:
+            return letter
+        try:
+            found = next(read_to_end(self._kafka, letter.topic, letter.partition, letter.offset), None)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._AUTO_OFFSET_RESET:  # its public name
+                raise
+            return letter  # the topic begins behind it by now
+        if found is None or found.offset() != letter.offset:
+            return letter
+        return replace(letter, value=found.value() or b"")
 
     def _letters(self, offset: int) -> Iterable[DeadLetter]:
         for message in read_to_end(self._kafka, self._topic, offset=offset):

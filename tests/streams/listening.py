@@ -37,13 +37,13 @@ async def until(true: Callable[[], object], deadline_s: float = DEADLINE_S) -> N
         await asyncio.sleep(0.01)
 
 
-def event(cart: str, version: int) -> tuple[bytes, list[tuple[str, bytes]]]:
+def event(cart: str, version: int, traceparent: str = "00-1-2-00") -> tuple[bytes, list[tuple[str, bytes]]]:
     """Value and headers of the `version`-th event of a cart."""
     stream = cart_stream(cart)
     now = Micros(time.time_ns() // 1_000)
     id_ = derived_id(stream, str(version))
     meta = EventMeta(
-        id_, stream, version, now, now, id_, id_, id_, "customer", "anna", id_, 0, 1, "00-1-2-00", NO_HASH
+        id_, stream, version, now, now, id_, id_, id_, "customer", "anna", id_, 0, 1, traceparent, NO_HASH
     )
     return CODEC.encode(CartExpired(cart), vars(meta)), [("stream", stream.encode())]
 

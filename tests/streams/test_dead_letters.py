@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from projections.view import Batch, Poison
 from schemas.avro import fingerprint_of
@@ -15,7 +16,16 @@ from schemas.cart import ExpireCart, cart_stream
 from schemas.codec import MARKER, Codec
 from schemas.letters import DeadLetter
 from schemas.meta import CommandMeta, Micros
-from streams.dead_letters import PARKED, RELEASE_ASKED, RELEASE_FAILED, RELEASED, ParkedStreams, note, release
+from streams.dead_letters import (
+    LETTER_VALUE_MAX,
+    PARKED,
+    RELEASE_ASKED,
+    RELEASE_FAILED,
+    RELEASED,
+    ParkedStreams,
+    note,
+    release,
+)
 from streams.deliveries import stream_of
 from tests.streams.listening import CODEC, Shelf, event, until
 
@@ -168,6 +178,42 @@ async def test_a_released_stream_is_applied_again_in_order_and_goes_on(pen, list
         pen.write(("a", 5))
         await until(lambda: len(shelf.versions("a")) == 5)
     assert shelf.versions("a") == [1, 2, 3, 4, 5]
+
+
+async def test_a_record_too_large_for_a_letter_is_released_whole(pen, listening):
+    """The letter holds its beginning only; the rest is read where the record lies."""
+    shelf, mended = Shelf(), False
+    large = event("a", 1, traceparent="x" * (LETTER_VALUE_MAX + 50_000))[0]
+
+    async def apply(batch: Batch):
+        if not mended and batch.records:
+            raise ValueError("a bug")
+        return await shelf.apply(batch)
+
+    async with listening.to(apply, shelf.positions) as listener:
+        pen.scribble(large, b"a", stream=A)
+        pen.write(("a", 2))
+        await until(lambda: len(listening.letters()) == 2)
+        assert len(listening.letters()[0].value) == LETTER_VALUE_MAX < len(large)
+        mended = True
+        await asyncio.to_thread(release, listening.kafka, listening.topics, "cart/a")
+        await until(lambda: len(listener.letters.parked) == 0)
+    assert shelf.versions("a") == [1, 2]
+
+
+async def test_a_cut_letter_whose_record_is_gone_stays_parked(pen, listening):
+    shelf = Shelf()
+    pen.scribble(bytes(LETTER_VALUE_MAX + 1), b"a", stream=A)
+    pen.write(("b", 1))
+    async with listening.to(shelf.apply, shelf.positions) as listener:
+        await until(lambda: shelf.applied == [("b", 1)])
+        gone = TopicPartition(pen.topic, 0, 1)
+        admin = AdminClient({"bootstrap.servers": listening.kafka})
+        for deleted in admin.delete_records([gone]).values():
+            await asyncio.to_thread(deleted.result, 10)
+        await asyncio.to_thread(release, listening.kafka, listening.topics, "cart/a")
+        await until(lambda: RELEASE_FAILED in reasons(listening.letters()))
+        assert len(listener.letters.parked) == 1
 
 
 async def test_a_release_asked_while_nobody_listens_is_heard_at_the_next_start(pen, listening):
