@@ -75,6 +75,13 @@ def test_the_same_key_with_another_body_is_refused_and_the_first_outcome_stays_k
     assert desk.ask("inventory", receipt(5), an_id(1), fingerprint="five") == first
 
 
+def test_an_outcome_names_its_sender_with_the_role_and_none_where_a_saga_asked():
+    desk = Desk()
+    by_anna = desk.ask("inventory", receipt(5), an_id(1), actor_kind="merchant", actor_id="anna")
+    by_saga = desk.ask("inventory", receipt(5), an_id(2), actor_kind="saga", actor_id="checkout")
+    assert (by_anna.sender, by_saga.sender) == ("merchant/anna", "")
+
+
 def test_an_outcome_is_known_for_a_day():
     desk = Desk()
     desk.ask("inventory", receipt(5), an_id(1))
