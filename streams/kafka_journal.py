@@ -56,6 +56,9 @@ SLOW_FACTOR = 10
 SLOW_FLOOR_S = 1.0
 """A call is not suspicious below this, whatever the median: schedulers and collectors take their turn too."""
 
+SUSPICIOUS = ("FAIL", "REQTMOUT")
+"""A dropped connection, or a request given up and silently sent again: the first one may land in the next transaction."""
+
 EXIT_WATCHDOG = 70
 
 T = TypeVar("T")
@@ -378,7 +381,7 @@ class KafkaJournal:
         took = time.monotonic() - began
         if not remember:
             return
-        median = statistics.median_low(self._durations) if len(self._durations) > 20 else took
+        median = statistics.median_low(self._durations) if self._durations else 0.0
         self._durations.append(took)
         if took > max(SLOW_FLOOR_S, SLOW_FACTOR * median):
             self._suspicious = True
@@ -412,7 +415,7 @@ class KafkaJournal:
 
 
 class _FailureLog:
-    """Collects librdkafka's `FAIL` lines: the only sign in time that a request may still be on its way."""
+    """Collects librdkafka's lines about requests that may still be on their way: there is no other sign in time."""
 
     def __init__(self) -> None:
         self.logger = logging.getLogger("daybook.librdkafka")
@@ -425,9 +428,10 @@ class _FailureLog:
 
     def _take_line(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
-        if "FAIL" in line:
+        suspicious = any(word in line for word in SUSPICIOUS)
+        if suspicious:
             self._lines.append(line)
-        if record.levelno >= logging.WARNING or "FAIL" in line:
+        if suspicious or record.levelno >= logging.WARNING:
             log.info("librdkafka", line=line)
 
     def seen(self) -> bool:

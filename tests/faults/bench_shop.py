@@ -123,26 +123,36 @@ class Shop:
                 for decided in decided_in(message.value()):
                     self.answers.setdefault(decided.command_id, []).append(decided)
 
+    def is_silent(self, commands: list[str], for_s: float = 8) -> bool:
+        """Whether some of the commands are still not answered after so long."""
+        try:
+            self.until(lambda: all(command in self.answers for command in commands), "all answers", for_s)
+        except AssertionError:
+            return True
+        return False
+
     def laws(self) -> dict[str, str]:
         """What broke, by law, read from the start of the log by a reader that shares no code with the worker."""
         verdicts = check_laws(self.kafka, self.topics.prefix, None)
         return {law: said for law, said in verdicts.items() if said not in ("holds", "not checked")}
 
-    def records(self, topic: str, isolation: str = "read_committed") -> Iterator[Any]:
+    def records(self, *topics: str, isolation: str = "read_committed") -> Iterator[Any]:
+        """All that stands there now."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.kafka,
                 "group.id": "reader",
                 "isolation.level": isolation,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,
             }
         )
-        places = [TopicPartition(topic, p, 0) for p in range(self.topics.partitions)]
+        places = [TopicPartition(topic, p, 0) for topic in topics for p in range(self.topics.partitions)]
         consumer.assign(places)
         ended = 0
         while ended < len(places):
             message = consumer.poll(10)
-            assert message is not None, f"{topic} was silent"
+            assert message is not None, f"{topics} were silent"
             if message.error():
                 ended += 1
             else:
