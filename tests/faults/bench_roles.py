@@ -172,7 +172,7 @@ class Floor:
 
     def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
         """The offset behind the last committed record of each partition that holds one."""
-        messages = (message for topic in topics for message in self.shop.records(topic))
+        messages = self.shop.records(*topics)
         return {(message.topic(), message.partition()): message.offset() + 1 for message in messages}
 
     def await_quiet(self, deadline_s: float = 25) -> None:
