@@ -47,11 +47,10 @@ class Window:
         return puts
 
     def restore(self, stored: Stored) -> dict[bytes, bytes | None]:
-        """The same for a record read from the topic, without decoding its outcomes."""
-        if stored.value is None:
-            return {}
-        meta, ids = self._codec.peek(stored.value, "ids")
-        return self.put(stored.offset, stored.value, ids, meta["recorded_at"])
+        """The same for a record read from the topic, without decoding its outcomes; raises UndecodableError."""
+        value = stored.value or b""
+        meta, ids = self._codec.peek(value, "ids")
+        return self.put(stored.offset, value, ids, meta["recorded_at"])
 
     def forget(self, now: Micros) -> None:
         """Delete what is older than the two buckets, once a day."""

@@ -217,16 +217,18 @@ async def _positions(side: ReadSide) -> dict[Partition, int]:
 
 
 async def _rows(side: ReadSide) -> dict[str, dict[str, bytes]]:
-    stores = (RedisStore(side.redis, REDIS_VIEWS), CassandraStore(side.cassandra, CASSANDRA_VIEWS))
+    in_redis = RedisStore(side.redis, REDIS_VIEWS)
+    in_cassandra = CassandraStore(side.cassandra, CASSANDRA_VIEWS)
     try:
         return {
-            view.name: await digests_of(store, view, await store.live(view))
-            for store, views in zip(stores, (REDIS_VIEWS, CASSANDRA_VIEWS), strict=True)
-            for view in views
+            view.name: await digests_of(in_redis, view, await in_redis.live(view)) for view in REDIS_VIEWS
+        } | {
+            view.name: await digests_of(in_cassandra, view, await in_cassandra.live(view))
+            for view in CASSANDRA_VIEWS
         }
     finally:
-        for store in stores:
-            await store.close()
+        await in_redis.close()
+        await in_cassandra.close()
 
 
 async def _history(side: ReadSide, sku: str) -> list[dict[str, Any]]:
