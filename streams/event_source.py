@@ -269,7 +269,7 @@ class EventSource:
 
     def _hear(self, error: KafkaError, message: Message) -> None:
         cursor = self._cursors.get(_partition_of(message))
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:
             raise KafkaException(error)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # its public name
             self._history_lost(cursor, message)

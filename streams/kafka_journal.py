@@ -121,10 +121,11 @@ class KafkaJournal:
             messages += more
             size += sum(len(m.value() or b"") for m in more)
         self._producer.poll(0)
+        # Errors first: the one that says that this member was fenced comes once, often with the partitions' loss.
+        received = [self._received(m) for m in messages if not self._is_error(m)]
         if self._assigned is not None:
             assigned, self._assigned = self._assigned, None
             raise ReassignedError(assigned)
-        received = [self._received(m) for m in messages if not self._is_error(m)]
         if received:
             failpoint("worker.received")
         return [one for one in received if one.partition in self._serving]
@@ -147,7 +148,7 @@ class KafkaJournal:
         error = message.error()
         if error is None:
             return False
-        if error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
+        if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError._AUTO_OFFSET_RESET):
             # A fenced static member hears it here and nowhere else; ignored, a zombie would live on.
             raise JournalLostError(str(error))
         log.warning("consumer_error", error=str(error))
@@ -492,6 +493,7 @@ def _is_fenced(error: Exception) -> bool:
     cause: KafkaError = error.args[0]
     return cause.fatal() or cause.code() in (
         KafkaError._FENCED,
+        KafkaError._FATAL,
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.PRODUCER_FENCED,
         KafkaError.FENCED_INSTANCE_ID,
