@@ -30,6 +30,8 @@ _NOT_YET = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # its public name
     KafkaError._NOENT,  # noqa: SLF001  # "no leaders found"
     KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # its public name

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -94,11 +95,12 @@ def test_ctrl_c_in_the_middle_leaves_the_live_view_as_it_was(
     before = level(ours, "A")
 
     class Interrupted(KafkaLog):
-        """Ctrl-C comes when the first batch has been read."""
+        """Ctrl-C comes when the first batch has been read, which goes no further until it was heard."""
 
         def batches(self, partition: Partition, start: int, end: int) -> Iterator[Batch]:
             for batch in super().batches(partition, start, end):
                 os.kill(os.getpid(), signal.SIGINT)
+                threading.Event().wait(2)
                 yield batch
 
     monkeypatch.setattr(rebuild, "KafkaLog", Interrupted)
