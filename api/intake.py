@@ -157,7 +157,7 @@ class Intake:
             return CommandTooLargeError(
                 "The command is larger than a record may be; nothing was sent.", command_id=command_id
             )
-        if error.code() == KafkaError._FATAL:  # noqa: SLF001  # its public name
+        if error.code() == KafkaError._FATAL:  # its public name
             self._fatal = error
         return NotReadyError(
             f"Kafka's client took nothing ({error.name()}); nothing was sent.", command_id=command_id
