@@ -6,9 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ops.local_stack import Addresses, LocalStack
 from ops.settings import servers_elsewhere
+
+# Machines are shared: how long an example takes says nothing about what it shows.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 TEST_STACK = Path(__file__).parent.parent / ".daybook" / "test"
 
