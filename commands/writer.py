@@ -404,17 +404,17 @@ class Writer:
             return {self._prefix + b"~": stored.value}
         puts: dict[bytes, bytes | None] = {self._record_key(path): stored.value}
         if stored.value is not None:
-            record = self._expect(stored, AGGREGATES[self.partition.aggregate].states)
+            record = self._expect(stored, AGGREGATES[self.partition.aggregate].states).body
             deadline = self._decider.deadline(path, record)
             if deadline:
                 puts[self._due_key(deadline.at, path)] = b""
         return puts
 
-    def _expect(self, stored: Stored, classes: tuple[type, ...]) -> Record:
-        body: Record = self._codec.decode(stored.value or b"").body
-        if not isinstance(body, classes):
-            raise UndecodableError(f"{type(body).__name__} does not belong there")
-        return body
+    def _expect(self, stored: Stored, classes: tuple[type, ...]) -> Decoded[Any]:
+        decoded: Decoded[Any] = self._codec.decode(stored.value or b"")
+        if not isinstance(decoded.body, classes):
+            raise UndecodableError(f"{type(decoded.body).__name__} does not belong there")
+        return decoded
 
     def restore_decisions(self, stored: Stored) -> dict[bytes, bytes | None]:
         try:
@@ -455,13 +455,11 @@ class Writer:
         count = 0
         for stored in events:
             try:
-                self._expect(stored, AGGREGATES[self.partition.aggregate].events)
+                meta = self._expect(stored, AGGREGATES[self.partition.aggregate].events).meta
             except UndecodableError as error:
                 self._note_unfit("events", stored, str(error))
                 continue
-            value = stored.value or b""
-            meta = self._codec.decode(value).meta
-            last[meta.stream] = (meta.version, hashlib.sha256(value).digest())
+            last[meta.stream] = (meta.version, hashlib.sha256(stored.value or b"").digest())
             count += 1
         self._check_count("events", tail.events, count, tail.events_written)
         self._check_count("decisions", tail.decisions, sum(1 for _ in decisions), tail.decisions_written)
