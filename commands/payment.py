@@ -11,6 +11,8 @@ from schemas.payment import (
     ANSWER_LIMIT,
     BACK_OFF,
     BACK_OFF_MAX,
+    NOTICE_PATIENCE,
+    NoteProviderEvent,
     Payment,
     PaymentAuthorizationRequested,
     PaymentAuthorized,
@@ -32,6 +34,7 @@ from schemas.payment import (
     PaymentVoidRequested,
     PendingRequest,
     ProviderEventIgnored,
+    ProviderEventNoted,
     RecordProviderResult,
     RepeatPaymentRequest,
     RequestAuthorization,
@@ -43,7 +46,12 @@ from schemas.payment import (
 
 SETTLED_KEPT = 16
 """So many of the latest keys and their outcomes are remembered; an older one is ignored, in writing."""
+HEARD_KEPT = 16
+"""So many of the latest provider events are known by their ids. To forget one is harmless: told again, it can but bring
+forward a question that is still open, or be written down as ignored once more. No event of the provider moves money.
+"""
 VOID_CAME_FIRST = "void_came_first"
+UNKNOWN_KEY = "unknown_key"
 
 STEWARDS = frozenset({"merchant", "operator", "saga", "deadline", "provider"})
 """Who may act on a payment beside its owner."""
@@ -74,6 +82,8 @@ def decide(payment: Payment | None, command: PaymentCommand, context: Context) -
             return _refund(payment, command, context)
         case RecordProviderResult():
             return _record(payment, command, context)
+        case NoteProviderEvent():
+            return _note(payment, command, context)
         case RepeatPaymentRequest():
             return _repeat(payment, command, context)
         case _:
@@ -157,8 +167,8 @@ def _is_pending(payment: Payment, verb: str) -> bool:
 
 
 def _record(payment: Payment, command: RecordProviderResult, context: Context) -> Events:
-    pending = payment.pending
-    if pending is None or pending.key != command.key:
+    pending = _pending_under(payment, command.key)
+    if pending is None:
         return _ignore(payment, command)
     if command.outcome == "unknown":
         pause = min(BACK_OFF << min(pending.attempt - 1, 16), BACK_OFF_MAX)
@@ -173,12 +183,63 @@ def _record(payment: Payment, command: RecordProviderResult, context: Context) -
 
 def _ignore(payment: Payment, command: RecordProviderResult) -> Events:
     """The same answer again is no news, nor is doubt of what is certain; a contradiction is written down."""
-    known = next((s.outcome for s in payment.settled if s.key == command.key), None)
-    heard = "succeeded" if command.outcome == "succeeded" else "failed"
-    if known is not None and (known == heard or command.outcome == "unknown"):
+    why = _contradiction(payment, command)
+    if command.outcome == "unknown" and why != UNKNOWN_KEY:
         return []
-    why = "unknown_key" if known is None else f"settled_as_{known}"
-    return [ProviderEventIgnored(*_head(payment, 0), command.key, command.verb, why)]
+    return [ProviderEventIgnored(*_head(payment, 0), command.key, command.verb, why)] if why else []
+
+
+def _contradiction(payment: Payment, command: RecordProviderResult | NoteProviderEvent) -> str:
+    """How it differs from what was settled under its key; empty where it says the same."""
+    known = _settled_under(payment, command.key)
+    if known is None:
+        return UNKNOWN_KEY
+    said = "succeeded" if command.outcome == "succeeded" else "failed"
+    return "" if said == known.outcome else f"settled_as_{known.outcome}"
+
+
+def _settled_under(payment: Payment, key: str) -> SettledRequest | None:
+    return next((settled for settled in payment.settled if settled.key == key), None)
+
+
+def _note(payment: Payment, command: NoteProviderEvent, context: Context) -> Events:
+    """A hint moves no money: at most the provider is asked soon, under the first key, what has become of it.
+
+    Until then the answer that is perhaps on its way may come. Of what is settled it is no news.
+    """
+    if command.provider_event_id in payment.heard:
+        return []
+    pending = _pending_under(payment, command.key)
+    why = _mismatch(payment, command) or ("" if pending else _contradiction(payment, command))
+    if why:
+        head = (*_head(payment, 0), command.key, command.verb)
+        return [ProviderEventIgnored(*head, why, command.provider_event_id)]
+    if pending is None:
+        return []
+    repeat_at = min(pending.repeat_at, Micros(context.now + NOTICE_PATIENCE))
+    head = (*_head(payment, pending.amount), pending.key, pending.verb)
+    return [ProviderEventNoted(*head, command.outcome, command.provider_event_id, repeat_at)]
+
+
+def _pending_under(payment: Payment, key: str) -> PendingRequest | None:
+    pending = payment.pending
+    return pending if pending is not None and pending.key == key else None
+
+
+def _mismatch(payment: Payment, command: NoteProviderEvent) -> str:
+    """What the provider names otherwise than the payment asked it; empty where all is the same."""
+    if command.order_id != payment.order_id:
+        return "order_differs"
+    if command.currency != payment.currency:
+        return "currency_differs"
+    asked = _amount_under(payment, command.key)
+    return "" if asked in (None, command.amount) else "amount_differs"
+
+
+def _amount_under(payment: Payment, key: str) -> int | None:
+    """What was asked under a key; None where that is not remembered."""
+    asked = _pending_under(payment, key) or _settled_under(payment, key)
+    return asked.amount if asked else None
 
 
 def _result(payment: Payment, pending: PendingRequest, command: RecordProviderResult) -> Success | Failure:
@@ -211,8 +272,8 @@ def _success(payment: Payment, pending: PendingRequest, reference: str) -> Succe
 
 def _repeat(payment: Payment, command: RepeatPaymentRequest, context: Context) -> Events:
     """Ask again with the first key; the provider does it once."""
-    pending = payment.pending
-    if pending is None or pending.key != command.key or context.now < pending.repeat_at:
+    pending = _pending_under(payment, command.key)
+    if pending is None or context.now < pending.repeat_at:
         return []
     attempt = pending.attempt + 1
     pause = ANSWER_LIMIT + min(BACK_OFF << min(attempt - 1, 16), BACK_OFF_MAX)
@@ -244,7 +305,11 @@ def evolve(payment: Payment | None, event: PaymentEvent) -> Payment:
             return replace(_settled(before, event.key, "failed"), void_deferred=False)
         case PaymentCaptureFailed() | PaymentVoidFailed() | PaymentRefundFailed():
             return _settled(before, event.key, "failed")
-        case PaymentDeclined() | ProviderEventIgnored():
+        case ProviderEventNoted():
+            return _heard(_to_be_repeated(before, event), event)
+        case ProviderEventIgnored():
+            return _heard(before, event)
+        case PaymentDeclined():
             return before
         case _:
             assert_never(event)
@@ -271,15 +336,24 @@ _VERBS = {
 }
 
 
-def _to_be_repeated(payment: Payment, event: PaymentRequestRepeated | PaymentUnknown) -> Payment:
+def _to_be_repeated(
+    payment: Payment, event: PaymentRequestRepeated | PaymentUnknown | ProviderEventNoted
+) -> Payment:
     if payment.pending is None:
         return payment
     attempt = event.attempt if isinstance(event, PaymentRequestRepeated) else payment.pending.attempt
     return replace(payment, pending=replace(payment.pending, attempt=attempt, repeat_at=event.repeat_at))
 
 
+def _heard(payment: Payment, event: ProviderEventNoted | ProviderEventIgnored) -> Payment:
+    if event.provider_event_id is None:
+        return payment
+    return replace(payment, heard=(*payment.heard, event.provider_event_id)[-HEARD_KEPT:])
+
+
 def _settled(payment: Payment, key: str, outcome: str) -> Payment:
-    settled = (*payment.settled, SettledRequest(key, outcome))[-SETTLED_KEPT:]
+    request = SettledRequest(key, outcome, _amount_under(payment, key))
+    settled = (*payment.settled, request)[-SETTLED_KEPT:]
     return replace(payment, pending=None, settled=settled)
 
 
@@ -320,7 +394,7 @@ def _status(payment: Payment, command: PaymentCommand) -> PaymentStatus:
             return "done" if payment.voided else "nothing"
         case RequestRefund():
             return "pending" if payment.pending else "done"
-        case RecordProviderResult() | RepeatPaymentRequest():
+        case RecordProviderResult() | NoteProviderEvent() | RepeatPaymentRequest():
             return "pending" if payment.pending else "done"
         case _:
             assert_never(command)

@@ -16,6 +16,9 @@ BACK_OFF = 1 * SECOND
 BACK_OFF_MAX = 5 * MINUTE
 """After an unknown answer the request is repeated, the pause doubling each time."""
 
+NOTICE_PATIENCE = 1 * SECOND
+"""So long after the provider's own notice the request is repeated, unless the answer to it has come by then."""
+
 
 @dataclass(frozen=True)
 class PaymentMessage:
@@ -71,6 +74,21 @@ class RecordProviderResult(PaymentMessage):
     reference: str
     code: str
     provider_event_id: str | None
+
+
+@dataclass(frozen=True)
+class NoteProviderEvent(PaymentMessage):
+    """What the provider tells unasked (a webhook) of the request whose idempotency key is `key`: a hint, since it
+    may come twice, late, out of order or never. `provider_event_id` is the same however often it is told.
+    """
+
+    order_id: str
+    amount: int
+    currency: str
+    verb: str
+    key: str
+    outcome: str
+    provider_event_id: str
 
 
 @dataclass(frozen=True)
@@ -195,10 +213,27 @@ class PaymentUnknown(PaymentResult):
 
 
 @dataclass(frozen=True)
+class ProviderEventNoted(_PaymentFact):
+    """The provider says that it has an answer to what is pending: it is asked again at `repeat_at`, at the latest.
+
+    It moves nothing; `amount` is what is pending.
+    """
+
+    key: str
+    verb: str
+    outcome: str
+    provider_event_id: str
+    repeat_at: Micros
+
+
+@dataclass(frozen=True)
 class ProviderEventIgnored(_PaymentFact):
+    """What the provider said contradicts the payment; `why` names in what. No id where it was asked for it."""
+
     key: str
     verb: str
     why: str
+    provider_event_id: str | None = None
 
 
 PaymentCommand: TypeAlias = (
@@ -207,6 +242,7 @@ PaymentCommand: TypeAlias = (
     | RequestVoid
     | RequestRefund
     | RecordProviderResult
+    | NoteProviderEvent
     | RepeatPaymentRequest
 )
 PaymentEvent: TypeAlias = (
@@ -225,6 +261,7 @@ PaymentEvent: TypeAlias = (
     | PaymentVoidFailed
     | PaymentRefundFailed
     | PaymentUnknown
+    | ProviderEventNoted
     | ProviderEventIgnored
 )
 
@@ -247,13 +284,18 @@ class PendingRequest:
 
 @dataclass(frozen=True)
 class SettledRequest:
+    """`amount` is what was asked; None where it was settled before that was remembered."""
+
     key: str
     outcome: str
+    amount: int | None = None
 
 
 @dataclass(frozen=True)
 class Payment:
-    """Amounts in minor units. One request at a time is under way; `settled` remembers the latest answers."""
+    """Amounts in minor units. One request at a time is under way; `settled` remembers the latest answers, `heard`
+    the ids of the latest provider events that were written down.
+    """
 
     payment_id: str
     order_id: str
@@ -268,6 +310,7 @@ class Payment:
     pending: PendingRequest | None
     void_deferred: bool
     settled: tuple[SettledRequest, ...]
+    heard: tuple[str, ...] = ()
 
     @property
     def voidable(self) -> int:

@@ -1,5 +1,6 @@
 """The payment's rules: one request under way, one key for each, and money that moves once."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands.decider import Answer
-from commands.payment import DECIDER, SETTLED_KEPT, VOID_CAME_FIRST
+from commands.payment import DECIDER, HEARD_KEPT, SETTLED_KEPT, VOID_CAME_FIRST
 from commands.rejections import PaymentHoldsTooLittle, PaymentIsCaptured, UnknownPayment
 from schemas.meta import SECOND, Micros, event_id
 from schemas.payment import (
     ANSWER_LIMIT,
+    NOTICE_PATIENCE,
+    NoteProviderEvent,
     Payment,
     PaymentAuthorizationRequested,
     PaymentAuthorized,
@@ -28,6 +31,7 @@ from schemas.payment import (
     PaymentVoidFailed,
     PaymentVoidRequested,
     ProviderEventIgnored,
+    ProviderEventNoted,
     RecordProviderResult,
     RepeatPaymentRequest,
     RequestAuthorization,
@@ -249,6 +253,102 @@ def test_a_capture_that_failed_may_be_asked_for_again_under_another_key() -> Non
     shop.when(CAPTURE, SAGA, NOW).then(PaymentCaptureRequested(*ALL, KEY, "anna", "", "auth", REPEAT_AT))
 
 
+# What the provider tells unasked: a hint, never money.
+
+
+def ledger_of(shop: Given) -> Payment:
+    ledger = shop.get("payment/p")
+    assert isinstance(ledger, Payment)
+    return ledger
+
+
+def notice(key: str, outcome: str = "succeeded", event: str = "evt1", **told: Any) -> NoteProviderEvent:
+    facts: dict[str, Any] = {"order_id": "o", "amount": 500, "currency": "GBP", "verb": "capture"} | told
+    return NoteProviderEvent("p", **facts, key=key, outcome=outcome, provider_event_id=event)
+
+
+SOON = Micros(NOW + NOTICE_PATIENCE)
+HINT = ProviderEventNoted(*ALL, "k2", "capture", "succeeded", "evt1", SOON)
+
+
+def test_a_notice_of_what_is_pending_moves_nothing_and_brings_the_next_question_forward() -> None:
+    shop = Given(DECIDER, *CAPTURING)
+    before = ledger_of(shop)
+    shop.when(notice("k2"), SANDBOX, NOW).then(HINT).then_answers(Answer("pending"))
+    ledger = ledger_of(shop)
+    assert (ledger.captured, ledger.settled) == (before.captured, before.settled) == (0, before.settled)
+    due = DECIDER.deadline("payment/p", ledger)
+    assert due is not None
+    assert due.at == SOON
+    (again,) = shop.when(due.command, DEADLINE, due.at).events
+    assert (type(again), again.key, again.reference) == (PaymentRequestRepeated, "k2", "auth")
+
+
+def test_a_notice_before_the_answer_leads_to_what_the_answer_alone_leads_to() -> None:
+    hinted, plain = Given(DECIDER, *CAPTURING, HINT), Given(DECIDER, *CAPTURING)
+    for shop in (hinted, plain):
+        shop.when(says("capture", "k2", "succeeded", "capture"), SANDBOX, NOW).then(CHARGED[-1])
+    assert replace(ledger_of(hinted), heard=()) == ledger_of(plain)
+
+
+def test_doubt_that_would_be_looked_into_in_minutes_is_looked_into_at_once() -> None:
+    doubt = PaymentUnknown(*ALL, "k2", "auth", "capture", Micros(NOW + 300 * SECOND))
+    Given(DECIDER, *CAPTURING, doubt).when(notice("k2"), SANDBOX, NOW).then(HINT)
+
+
+def test_a_notice_never_puts_a_question_off() -> None:
+    doubt = PaymentUnknown(*ALL, "k2", "auth", "capture", Micros(NOW + 1))
+    hint = replace(HINT, repeat_at=Micros(NOW + 1))
+    Given(DECIDER, *CAPTURING, doubt).when(notice("k2"), SANDBOX, NOW).then(hint)
+
+
+@pytest.mark.parametrize("history", [CAPTURING, CHARGED, HELD])
+@pytest.mark.parametrize("told", [{}, {"amount": 501}, {"key": "k9"}])
+def test_the_same_provider_event_twice_changes_nothing_the_second_time(
+    history: tuple[object, ...], told: dict[str, Any]
+) -> None:
+    shop = Given(DECIDER, *history)
+    said = notice(**{"key": "k2"} | told)
+    shop.when(said, SANDBOX, NOW)
+    shop.when(said, SANDBOX, NOW + 1).then_nothing()
+
+
+def test_a_notice_of_what_is_settled_is_no_news() -> None:
+    Given(DECIDER, *CHARGED).when(notice("k2"), SANDBOX, NOW).then_nothing()
+    declined = notice("k1", "declined", verb="authorization")
+    Given(DECIDER, *DECLINED).when(declined, SANDBOX, NOW).then_nothing()
+
+
+@pytest.mark.parametrize("history", [CAPTURING, CHARGED])
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"amount": 501}, "amount_differs"),
+        ({"currency": "EUR"}, "currency_differs"),
+        ({"order_id": "another"}, "order_differs"),
+    ],
+)
+def test_a_notice_that_names_another_thing_than_was_asked_is_ignored_and_says_in_what(
+    history: tuple[object, ...], told: dict[str, Any], why: str
+) -> None:
+    shop = Given(DECIDER, *history)
+    before = ledger_of(shop)
+    ignored = ProviderEventIgnored(*NOTHING, "k2", "capture", why, "evt1")
+    shop.when(notice("k2", **told), SANDBOX, NOW).then(ignored)
+    assert ledger_of(shop) == replace(before, heard=("evt1",))
+
+
+def test_a_notice_that_contradicts_what_is_settled_or_knows_another_key_is_written_down() -> None:
+    contradicts = ProviderEventIgnored(*NOTHING, "k2", "capture", "settled_as_succeeded", "evt1")
+    Given(DECIDER, *CHARGED).when(notice("k2", "declined"), SANDBOX, NOW).then(contradicts)
+    unheard_of = ProviderEventIgnored(*NOTHING, "k9", "capture", "unknown_key", "evt1")
+    Given(DECIDER, *CHARGED).when(notice("k9"), SANDBOX, NOW).then(unheard_of)
+
+
+def test_a_notice_of_a_payment_that_nobody_asked_for_is_rejected() -> None:
+    Given(DECIDER).when(notice("k1"), SANDBOX, NOW).then_rejected(UnknownPayment)
+
+
 # Doubt.
 
 
@@ -296,7 +396,7 @@ commands = st.one_of(
     st.sampled_from([AUTHORIZE, CAPTURE, VOID, REFUND]),
     st.builds(RequestCapture, st.just("p"), st.just("o"), st.integers(1, 600), st.just(1)),
     st.builds(RequestRefund, st.just("p"), st.just("o"), st.integers(1, 600), st.just(1)),
-    st.sampled_from(["succeeded", "declined", "failed", "unknown", "repeat"]),
+    st.sampled_from(["succeeded", "declined", "failed", "unknown", "repeat", "notice", "notice of more"]),
 )
 
 
@@ -314,9 +414,12 @@ def test_money_is_conserved_whatever_is_asked_and_answered(asked: list[Any]) -> 
         check(shop.get("payment/p"))
 
 
-def _answer(ledger: Payment, outcome: str) -> RecordProviderResult | RepeatPaymentRequest:
+def _answer(ledger: Payment, outcome: str) -> RecordProviderResult | RepeatPaymentRequest | NoteProviderEvent:
     pending = ledger.pending
     assert pending is not None
+    if outcome.startswith("notice"):
+        more = 1 if outcome == "notice of more" else 0
+        return notice(pending.key, event=f"{pending.key}{more}", amount=pending.amount + more)
     if outcome == "repeat":
         return RepeatPaymentRequest("p", pending.verb, pending.key, pending.attempt + 1)
     return says(pending.verb, pending.key, outcome, "reference")
@@ -330,3 +433,4 @@ def check(ledger: Payment | None) -> None:
     assert ledger.captured + capturing + ledger.voided <= ledger.authorized <= 500
     assert ledger.refunded + refunding <= ledger.captured
     assert len(ledger.settled) <= SETTLED_KEPT
+    assert len(ledger.heard) == len(set(ledger.heard)) <= HEARD_KEPT
