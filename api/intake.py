@@ -1,10 +1,10 @@
 """The intake: commands go to Kafka here, and each waits here for what becomes of it."""
 
 import asyncio
-import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import structlog
@@ -32,28 +32,40 @@ DECIDED_WITHIN_S = 5.0
 """After so long the sender is told where to ask later."""
 DELIVERY_TIMEOUT_MS = 2_000
 QUEUE_KB = 65_536
-POLL_S = 0.5
+SERVE_EVERY_S = 0.25
 FLUSH_S = 3.0
+FLUSH_LOOK_S = 0.01
+
+Answer: TypeAlias = asyncio.Future[Decided | None]
+"""None: not decided in time."""
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A command as it stands on its topic."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, str | bytes | None]]
+
+
 @dataclass(eq=False, slots=True)
 class _Flight:
-    """A command on its way. `answer` is None when it was not decided in time.
-
-    `delivered` is written by the poll thread and read by the event loop: a plain flag, set once.
-    """
+    """A command on its way, and who waits for its answer."""
 
     command_id: str
     fingerprint: str
-    answer: asyncio.Future[Decided | None]
+    waiting: list[Answer] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
     delivered: bool = False
 
 
 class Intake:
-    """Lives in one event loop, with two threads beside it: one serves the producer, one reads decisions."""
+    """Lives in one event loop; one thread beside it reads decisions."""
 
     def __init__(self, kafka: str, topics: Topics, codec: Codec) -> None:
         self.reply_to = f"api/{uuid4().hex}"
@@ -61,9 +73,9 @@ class Intake:
         self._topics = topics
         self._codec = codec
         self._flights: dict[str, _Flight] = {}
+        self._departing: list[tuple[_Flight, _Outgoing]] = []
         self._producer = Producer(_settings(kafka), logger=KafkaLog())
-        self._ending = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="producer-poll", daemon=True)
+        self._serving: asyncio.TimerHandle | None = None
         self._reader = DecisionsReader(kafka, topics, self.reply_to, codec, self._hand_over)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fatal: KafkaError | None = None
@@ -72,15 +84,19 @@ class Intake:
     def start(self) -> None:
         """To be called in the event loop that will ask."""
         self._loop = asyncio.get_running_loop()
-        self._poller.start()
         self._reader.start()
+        self._serve(self._loop)
 
     async def stop(self) -> None:
         """Everything produced is in Kafka or given up when this returns (at most 5 s)."""
-        await asyncio.to_thread(self._producer.flush, FLUSH_S)
-        self._ending.set()
+        self._depart()
+        gives_up_at = time.monotonic() + FLUSH_S
+        while len(self._producer) and time.monotonic() < gives_up_at:
+            await asyncio.sleep(FLUSH_LOOK_S)
+            self._producer.poll(0)
+        if self._serving:
+            self._serving.cancel()
         await asyncio.to_thread(self._reader.stop)
-        await asyncio.to_thread(self._poller.join, 2 * POLL_S)
 
     @property
     def in_flight(self) -> int:
@@ -110,46 +126,69 @@ class Intake:
         body under the same id); each names the command.
         """
         flight = self._flights.get(meta.command_id)
+        loop = asyncio.get_running_loop()
         if flight is None:
-            flight = self._send(aggregate, key, command, meta)
+            flight = self._begin(loop, aggregate, key, command, meta)
         elif flight.fingerprint != meta.fingerprint:
             raise CommandReusedError(
                 "The same Idempotency-Key is on its way with another body.", command_id=meta.command_id
             )
-        # Shielded: one caller who goes away must not take the answer from those who joined.
-        return await asyncio.shield(flight.answer)
+        # A future of his own: one caller who goes away must not take the answer from those who joined.
+        answer: Answer = loop.create_future()
+        flight.waiting.append(answer)
+        return await answer
 
-    def _send(self, aggregate: str, key: str, command: Command, meta: CommandMeta) -> _Flight:
-        loop = self._admit(meta.command_id)
+    def _begin(
+        self, loop: asyncio.AbstractEventLoop, aggregate: str, key: str, command: Command, meta: CommandMeta
+    ) -> _Flight:
+        self._admit(meta.command_id)
+        outgoing = self._outgoing(aggregate, key, command, meta)
+        flight = _Flight(meta.command_id, meta.fingerprint)
+        flight.timer = loop.call_later(CONFIRMED_WITHIN_S, self._look_after, flight)
+        self._flights[flight.command_id] = flight
+        if not self._departing:
+            loop.call_soon(self._depart)
+        self._departing.append((flight, outgoing))
+        return flight
+
+    def _outgoing(self, aggregate: str, key: str, command: Command, meta: CommandMeta) -> _Outgoing:
         value = self._codec.encode(command, vars(meta))
-        flight = _Flight(meta.command_id, meta.fingerprint, loop.create_future())
+        topic, partition = self._topics.commands(aggregate), self._topics.partition_of(key)
+        return _Outgoing(topic, partition, key.encode(), value, _headers(command, meta, value))
+
+    def _depart(self) -> None:
+        """What was asked within one turn of the loop goes out at once, and so in few requests to Kafka, without
+        anybody waiting for a timer.
+        """
+        departing, self._departing = self._departing, []
+        for flight, outgoing in departing:
+            self._produce(flight, outgoing)
+        self._producer.poll(0)
+
+    def _produce(self, flight: _Flight, outgoing: _Outgoing) -> None:
         try:
             self._producer.produce(
-                self._topics.commands(aggregate),
-                value,
-                key.encode(),
-                self._topics.partition_of(key),
+                outgoing.topic,
+                outgoing.value,
+                outgoing.key,
+                outgoing.partition,
                 on_delivery=self._on_delivery(flight),
-                headers=_headers(command, meta, value),
+                headers=outgoing.headers,
             )
         except BufferError:
             why = "The queue to Kafka is full; nothing was sent."
-            raise OverloadedError(why, command_id=meta.command_id) from None
+            self._end(flight, OverloadedError(why, command_id=flight.command_id))
         except KafkaException as error:
-            raise self._not_taken(error.args[0], meta.command_id) from None
-        flight.timer = loop.call_later(CONFIRMED_WITHIN_S, self._look_after, flight)
-        self._flights[flight.command_id] = flight
-        return flight
+            self._end(flight, self._not_taken(error.args[0], flight.command_id))
 
-    def _admit(self, command_id: str) -> asyncio.AbstractEventLoop:
-        if self._loop is None or not self.hears_decisions:
+    def _admit(self, command_id: str) -> None:
+        if not self.hears_decisions:
             raise NotReadyError(
                 "Kafka's answers cannot be heard yet; nothing was sent.", command_id=command_id
             )
         if len(self._flights) >= IN_FLIGHT_MAX:
             why = f"{IN_FLIGHT_MAX} commands are waiting for their answers; nothing was sent."
             raise OverloadedError(why, command_id=command_id)
-        return self._loop
 
     def _not_taken(self, error: KafkaError, command_id: str) -> ProblemError:
         """What the producer refused at once: a record too large for ever, anything else for now."""
@@ -163,63 +202,61 @@ class Intake:
             f"Kafka's client took nothing ({error.name()}); nothing was sent.", command_id=command_id
         )
 
-    def _look_after(self, flight: _Flight) -> None:
-        if not flight.delivered:
-            self._fail(flight, "Kafka has not confirmed the command in time.")
-        else:
-            rest_s = DECIDED_WITHIN_S - CONFIRMED_WITHIN_S
-            flight.timer = flight.answer.get_loop().call_later(rest_s, self._land, flight, None)
-
-    def _fail(self, flight: _Flight, why: str) -> None:
-        if self._forget(flight):
-            text = f"{why} It has no effect or one; the same key may be sent again."
-            flight.answer.set_exception(OutcomeUnknownError(text, command_id=flight.command_id))
-
-    def _land(self, flight: _Flight, decided: Decided | None) -> None:
-        if self._forget(flight):
-            flight.answer.set_result(decided)
-
-    def _forget(self, flight: _Flight) -> bool:
-        """Whether its answer is still waited for."""
-        if flight.timer:
-            flight.timer.cancel()
-        if self._flights.get(flight.command_id) is flight:
-            del self._flights[flight.command_id]
-        return not flight.answer.done()
-
-    # In the poll thread.
-
-    def _poll(self) -> None:
-        while not self._ending.is_set():
-            self._producer.poll(POLL_S)
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What Kafka's client has to say is heard here and whenever commands go out: no thread wakes up for it."""
+        self._producer.poll(0)
+        self._serving = loop.call_later(SERVE_EVERY_S, self._serve, loop)
 
     def _on_delivery(self, flight: _Flight) -> Callable[[KafkaError | None, Message], None]:
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is None:
-                # The common case wakes nobody: the answer comes through the decisions.
-                flight.delivered = True
+                flight.delivered = True  # the answer comes through the decisions
                 return
             if error.fatal():
                 self._fatal = error
-            self._in_loop(self._fail, flight, f"Kafka did not take the command ({error.name()}).")
+            self._fail(flight, f"Kafka did not take the command ({error.name()}).")
 
         return delivered
 
-    # In the reader's thread.
+    def _look_after(self, flight: _Flight) -> None:
+        self._producer.poll(0)
+        if not flight.delivered:
+            self._fail(flight, "Kafka has not confirmed the command in time.")
+        else:
+            rest_s = DECIDED_WITHIN_S - CONFIRMED_WITHIN_S
+            flight.timer = asyncio.get_running_loop().call_later(rest_s, self._end, flight, None)
 
-    def _hand_over(self, decided: list[Decided]) -> None:
-        self._in_loop(self._land_all, decided)
+    def _fail(self, flight: _Flight, why: str) -> None:
+        text = f"{why} It has no effect or one; the same key may be sent again."
+        self._end(flight, OutcomeUnknownError(text, command_id=flight.command_id))
 
-    def _in_loop(self, call: Callable[..., None], *arguments: object) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call, *arguments)
+    def _end(self, flight: _Flight, outcome: Decided | ProblemError | None) -> None:
+        """All who wait hear it; a flight ends once."""
+        if self._flights.get(flight.command_id) is not flight:
+            return
+        del self._flights[flight.command_id]
+        if flight.timer:
+            flight.timer.cancel()
+        for answer in flight.waiting:
+            if answer.done():  # its caller has gone
+                continue
+            if isinstance(outcome, ProblemError):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
 
-    def _land_all(self, decided: Sequence[Decided]) -> None:
+    def _land(self, decided: Sequence[Decided]) -> None:
         self.answered += len(decided)
         for one in decided:
             flight = self._flights.get(one.command_id)
             if flight is not None:
-                self._land(flight, one)
+                self._end(flight, one)
+
+    # In the reader's thread.
+
+    def _hand_over(self, decided: Sequence[Decided]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._land, decided)
 
 
 def _headers(command: Command, meta: CommandMeta, value: bytes) -> list[tuple[str, str | bytes | None]]:
@@ -236,7 +273,7 @@ def _settings(kafka: str) -> dict[str, Any]:
         "bootstrap.servers": kafka,
         "enable.idempotence": True,
         "acks": "all",
-        "linger.ms": 1,
+        "linger.ms": 0,
         "partitioner": "murmur2_random",
         "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
         "queue.buffering.max.kbytes": QUEUE_KB,
