@@ -17,6 +17,7 @@ from ops.payment_sandbox.desk import ClosingError, Desk
 from ops.payment_sandbox.group_commit import OverloadedError
 from ops.payment_sandbox.laws import Answer, Ask, Token, Verb, problem
 from ops.payment_sandbox.ledger import Ledger
+from ops.payment_sandbox.webhooks import Sender
 
 LARGEST_BODY_BYTES = 16_384
 RETRY_AFTER_S = 1
@@ -117,6 +118,13 @@ def list_ledger(
     return {"rows": rows[:limit], "next_cursor": rows[limit - 1]["seq"] if more else None}
 
 
+@routes.get("/v1/notices")
+async def count_notices(request: Request) -> dict[str, Any]:
+    """How many webhooks wait to be heard, and how those of this process were answered; empty where none are sent."""
+    sender: Sender | None = request.app.state.sender
+    return sender.account() if sender else {"waiting": 0, "answers": {}}
+
+
 @routes.get("/health")
 async def health(request: Request) -> Response:
     """200 while the ledger is being written, else 503."""
@@ -179,7 +187,7 @@ TELL: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, R
 }
 
 
-def create_app(ledger: Ledger, desk: Desk) -> FastAPI:
+def create_app(ledger: Ledger, desk: Desk, sender: Sender | None = None) -> FastAPI:
     """The sandbox's application; the desk opens with the app's life and closes at its end."""
 
     @asynccontextmanager
@@ -189,6 +197,6 @@ def create_app(ledger: Ledger, desk: Desk) -> FastAPI:
         await desk.close()
 
     app = FastAPI(title="Daybook's payment sandbox", lifespan=life, exception_handlers=TELL)
-    app.state.ledger, app.state.desk = ledger, desk
+    app.state.ledger, app.state.desk, app.state.sender = ledger, desk, sender
     app.include_router(routes)
     return app

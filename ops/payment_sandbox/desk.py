@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable
 from ops.payment_sandbox.group_commit import GroupCommit
 from ops.payment_sandbox.laws import Answer, Ask, Token
 from ops.payment_sandbox.ledger import Ledger
+from ops.payment_sandbox.webhooks import Mode, Sender
+
+TOLD_STATUSES = frozenset({201, 402})
 
 
 class ClosingError(Exception):
@@ -13,19 +16,24 @@ class ClosingError(Exception):
 
 
 class Desk:
-    """Serves asks; all durations are seconds."""
+    """Serves asks; all durations are seconds. Without a `sender` nobody hears of anything unasked."""
 
-    def __init__(self, ledger: Ledger, queue_limit: int, slow_s: float, hang_s: float) -> None:
+    def __init__(
+        self, ledger: Ledger, queue_limit: int, slow_s: float, hang_s: float, sender: Sender | None = None
+    ) -> None:
         self._ledger = ledger
         self._commit = GroupCommit(ledger, queue_limit)
         self._slow_s = slow_s
         self._hang_s = hang_s
+        self._sender = sender
         self._closing = asyncio.Event()
 
     def open(self) -> None:
         """Begin to serve the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._commit.start()
+        if self._sender:
+            self._sender.start()
 
     def close_soon(self) -> None:
         """End every pause now; safe in a signal handler."""
@@ -34,6 +42,8 @@ class Desk:
     async def close(self) -> None:
         """Finish what waits and let go of the ledger."""
         await self._commit.stop()
+        if self._sender:
+            await self._sender.stop()
         self._ledger.close()
 
     def alive(self) -> bool:
@@ -47,9 +57,17 @@ class Desk:
         """
         await self._dawdle_before(ask)
         answer = await self._commit.answer(ask)
+        await self._tell(ask, answer)
         if ask.token == Token.TIMEOUT_AFTER_SUCCESS and not answer.replayed:
             await self._pause(self._hang_s, client_left())
         return answer
+
+    async def _tell(self, ask: Ask, answer: Answer) -> None:
+        if self._sender is None or answer.replayed:
+            return
+        self._sender.wake()
+        if Mode.BEFORE_RESPONSE in self._sender.modes and answer.status in TOLD_STATUSES:
+            await self._pause(self._hang_s, self._sender.until_heard(ask.key))
 
     async def _dawdle_before(self, ask: Ask) -> None:
         # The effect comes after the delay: late facts, long after the caller gave up, are the point.

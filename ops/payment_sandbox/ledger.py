@@ -1,11 +1,12 @@
 """The sandbox's ledger: key, fingerprint, ledger row and answer are one SQLite transaction.
 
 The sandbox plays another company's system, so it shares no code with our client of it: what both
-got wrong in the same way would never be seen. Webhooks, when they come, are a reader of `page`:
-the ledger's `seq` is already the order and the identity of what happened.
+got wrong in the same way would never be seen. Where it tells of what it did (webhooks), the notice is
+a row in that same transaction, so that nothing is told that did not happen, and nothing kept back.
 """
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ops.payment_sandbox import notices
 from ops.payment_sandbox.laws import (
     Account,
     Answer,
@@ -74,13 +76,15 @@ NO_ACCOUNT = Account("", "", "", "", "", authorized=0)
 class Ledger:
     """The sandbox's only state. One thread at a time may call `answer_all`; anyone may read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, tells: bool = False) -> None:
+        """`tells`: each answer that somebody may hear of unasked leaves a notice."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._tells = tells
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(SCHEMA)
+        self._db.executescript(SCHEMA + notices.SCHEMA)
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it."""
@@ -216,4 +220,10 @@ class Ledger:
                 outcome,
             ),
         )
+        if self._tells and outcome in notices.TOLD:
+            self._leave_notice(ask, notices.words_of(ask, account, outcome, at))
         return answer
+
+    def _leave_notice(self, ask: Ask, words: str) -> None:
+        row = (notices.event_id_of(ask), ask.key, words, time.time())
+        self._db.execute("INSERT INTO notices (event_id, key, body, due_at) VALUES (?, ?, ?, ?)", row)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -13,13 +14,15 @@ import uvicorn
 from ops.payment_sandbox.app import create_app
 from ops.payment_sandbox.desk import Desk
 from ops.payment_sandbox.ledger import Ledger
+from ops.payment_sandbox.notices import Outbox
+from ops.payment_sandbox.webhooks import Mode, Route, Sender
 
 MOST_CONNECTIONS = 1_024
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the sandbox listens and keeps its ledger; its patience in seconds."""
+    """Where the sandbox listens and keeps its ledger; its patience in seconds; its webhooks, if it sends any."""
 
     host: str
     port: int
@@ -27,6 +30,7 @@ class Settings:
     slow_s: float
     hang_s: float
     queue_limit: int
+    webhooks: Route | None
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -39,7 +43,16 @@ class Settings:
             slow_s=float(os.environ.get("DAYBOOK_SANDBOX_SLOW_S", "3")),
             hang_s=float(os.environ.get("DAYBOOK_SANDBOX_HANG_S", "60")),
             queue_limit=int(os.environ.get("DAYBOOK_SANDBOX_QUEUE", "512")),
+            webhooks=_route(os.environ),
         )
+
+
+def _route(environ: Mapping[str, str]) -> Route | None:
+    """None where the environment names no target; ValueError where a mode is none."""
+    if not (target := environ.get("DAYBOOK_WEBHOOKS")):
+        return None
+    modes = environ.get("DAYBOOK_SANDBOX_WEBHOOKS", "").replace(",", " ").split()
+    return Route(target, Path(environ.get("DAYBOOK_WEBHOOK_SECRETS", "")), frozenset(map(Mode, modes)))
 
 
 class Server(uvicorn.Server):
@@ -61,10 +74,12 @@ def main() -> None:
     # Uvicorn raises the signal again once it has finished: this is who hears it.
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, lambda *_: sys.exit(0))
-    ledger = Ledger(settings.state / "payment_sandbox.sqlite3")
-    desk = Desk(ledger, settings.queue_limit, settings.slow_s, settings.hang_s)
+    path = settings.state / "payment_sandbox.sqlite3"
+    ledger = Ledger(path, tells=settings.webhooks is not None)
+    sender = Sender(Outbox(path), settings.webhooks) if settings.webhooks else None
+    desk = Desk(ledger, settings.queue_limit, settings.slow_s, settings.hang_s, sender)
     config = uvicorn.Config(
-        create_app(ledger, desk),
+        create_app(ledger, desk, sender),
         host=settings.host,
         port=settings.port,
         access_log=False,
