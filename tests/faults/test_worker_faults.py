@@ -116,9 +116,9 @@ def test_f4_of_two_workers_with_one_slot_the_older_is_fenced(shop: Shop):
 def _late_end_of_transaction(shop: Shop, proxy: KafkaProxy, *without: str, cut: bool) -> list[str]:
     """The commit of one transaction reaches the broker in the middle of the next one.
 
-    Either its connection is cut, or it is held until the worker gives it up (10 s) and begins again.
+    Either its connection is cut, or it is held until the worker gives it up (5 s) and begins again.
     """
-    shop.start(*without, kafka=proxy.address)
+    shop.start("patient", *without, kafka=proxy.address)
     shop.answer(shop.receive_stock(1_000))
     held = proxy.add(Held(ApiKey.END_TXN, cut=cut, until=ApiKey.PRODUCE, after=1))
     commands = [shop.reserve(new_id())]

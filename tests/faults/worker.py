@@ -56,9 +56,19 @@ def watermark_first() -> None:
 
 def lingering() -> None:
     """A zombie as dangerous as can be: it holds records back until the commit, and nobody aborts for it."""
+    patient()
     settings = kafka_journal._producer_settings
-    patient = {"linger.ms": 4_000, "transaction.timeout.ms": 60_000}
-    kafka_journal._producer_settings = lambda slot: settings(slot) | patient
+    kafka_journal._producer_settings = lambda slot: settings(slot) | {"linger.ms": 4_000}
+
+
+def patient() -> None:
+    """The broker gives no transaction up: its limit and a request's are both 5 s, and either may end first.
+
+    When the broker's does, the worker hears that it is fenced and exits, and a delayed request finds nobody.
+    """
+    settings = kafka_journal._producer_settings
+    limits = {"transaction.timeout.ms": 60_000, "socket.timeout.ms": 5_000}
+    kafka_journal._producer_settings = lambda slot: settings(slot) | limits
 
 
 if __name__ == "__main__":
