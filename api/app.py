@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from api import cart, catalog, commands, health, inventory, order, problems
+from api import cart, catalog, commands, health, inventory, order, payment, problems
 from api.documented import describe
 from api.intake import Intake
 from api.limits import BodyLimit, RequestLimit
@@ -14,6 +14,7 @@ from api.readings import Views
 from api.role_status import RoleStatus
 from api.security import Keys, Verifier
 from api.settings import Settings
+from api.signatures import Secrets, WebhookVerifier
 from projections.cassandra_store import CassandraReader, CassandraSettings
 from projections.redis_store import RedisReader, RedisSettings
 from schemas.codec import Codec
@@ -32,6 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
         views = app.state.views = views_of(settings)
         keys = Keys(settings.jwks)
         app.state.verifier = Verifier(keys)
+        app.state.webhooks = WebhookVerifier(Secrets(settings.webhook_secrets))
         app.state.health = health.Health(intake, views, keys)
         intake.start()
         status = asyncio.create_task(keep_status(settings, intake, app.state.health))
@@ -49,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=life,
         redirect_slashes=False,
     )
-    for room in (cart, order, inventory, catalog, commands, health, problems):
+    for room in (cart, order, inventory, catalog, payment, commands, health, problems):
         # One flat list: FastAPI matches an included router's routes twice, a third of a request's CPU.
         app.router.routes.extend(room.routes.routes)
     app.add_middleware(BodyLimit)

@@ -40,7 +40,7 @@ _PROBLEM: Mapping[str, Any] = {
 _DESCRIPTION_OF: Mapping[int, str] = {
     304: "Not changed since the version in If-None-Match.",
     400: "The body is no JSON, or a header is missing or not of its form.",
-    401: "No bearer token, or none of ours.",
+    401: "No bearer token (or, of a webhook, no signature), or none of ours.",
     403: "Not for this role.",
     404: "No such thing, or somebody else's.",
     409: "It is in a state that does not allow this.",
@@ -127,6 +127,26 @@ def reading(example: object, *, guarded: bool = True, dated: bool = True) -> dic
     refused = (401, 403) if guarded else ()
     extra = {"openapi_extra": {"parameters": list(_READ_HEADERS)}} if dated else {}
     return {"responses": answers | _problems(400, *refused, 404, 422, 500, 503), **extra}
+
+
+def notified(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a route that another system calls, and proves who it is by signing the body."""
+    body = {"required": True, "content": {"application/json": {"example": example}}}
+    signed = (
+        "v1,<Base64 of HMAC-SHA256 over id, timestamp and body, divided by dots>; several divided by blanks"
+    )
+    headers = [
+        _header("webhook-id", "of the event; the same however often it is sent", "evt_1", required=True),
+        _header("webhook-timestamp", "seconds since 1970, within 5 minutes", "1291191960", required=True),
+        _header(
+            "webhook-signature", signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", required=True
+        ),
+    ]
+    return {
+        "status_code": 204,
+        "responses": _problems(401, 413, 422, 500, 503),
+        "openapi_extra": {"requestBody": body, "parameters": headers},
+    }
 
 
 def _problems(*statuses: int) -> dict[int | str, Any]:

@@ -94,7 +94,7 @@ class ErrandOf(Guard):
             method=request.method,
             path=path,
             command_id=derived_id(principal.name, request.method, path, key),
-            traceparent=_traceparent(headers),
+            traceparent=traceparent_of(headers),
             expected_version=_expected_version(headers),
             occurred_at=_occurred_at(headers, principal),
         )
@@ -109,7 +109,7 @@ def _idempotency_key(headers: Mapping[str, str]) -> str:
     return key
 
 
-def _traceparent(headers: Mapping[str, str]) -> str:
+def traceparent_of(headers: Mapping[str, str]) -> str:
     """The caller's, if it is one; else the beginning of a new trace."""
     given = headers.get("traceparent", "")
     return given if _TRACEPARENT.fullmatch(given) else f"00-{token_hex(16)}-{token_hex(8)}-01"

@@ -5,6 +5,7 @@ ProblemError
 ├── IdempotencyKeyMissingError  400
 ├── ForeignReceiptError         400
 ├── UnauthorizedError           401
+├── UntrustedWebhookError       401
 ├── ForbiddenError              403
 ├── NotFoundError               404
 │   └── UnknownProductError
@@ -81,6 +82,13 @@ class UnauthorizedError(ProblemError):
 
     status = 401
     headers: ClassVar = {"WWW-Authenticate": "Bearer"}
+
+
+class UntrustedWebhookError(ProblemError):
+    """A webhook's signature is missing, forged, or older than 5 minutes. Nothing was sent."""
+
+    status = 401
+    headers: ClassVar = {"WWW-Authenticate": "Webhook-Signature"}
 
 
 class ForbiddenError(ProblemError):

@@ -22,6 +22,7 @@ class Settings:
     keyspace: str
     topics: Topics
     jwks: Path
+    webhook_secrets: Path
     run: Path | None
 
 
@@ -41,5 +42,6 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             environ.get("DAYBOOK_TOPIC_PREFIX", "daybook"), int(environ.get("DAYBOOK_PARTITIONS", "2"))
         ),
         jwks=Path(environ.get("DAYBOOK_JWKS", home / "keys" / "jwks.json")),
+        webhook_secrets=Path(environ.get("DAYBOOK_WEBHOOK_SECRETS", home / "keys" / "webhooks.secrets")),
         run=Path(run) if run else None,
     )

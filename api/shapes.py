@@ -14,6 +14,7 @@ _SKU = r"^[^\p{C}\p{Z}/]([^\p{C}\p{Zl}\p{Zp}/]{0,62}[^\p{C}\p{Z}/])?$"
 """1 to 64 visible characters without a slash; blanks within (`BANK CHARGES`), not around."""
 VISIBLE_ASCII = r"^[\x21-\x7e]+$"
 
+Uuid = Annotated[str, Field(pattern=_UUID, examples=["7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11"])]
 Id = Annotated[str, Path(pattern=_UUID, examples=["7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11"])]
 SkuInPath = Annotated[str, Path(alias="sku", pattern=_SKU, examples=["85123A"])]
 Sku = Annotated[str, Field(pattern=_SKU, examples=["85123A"])]

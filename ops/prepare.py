@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 
 from ops.local_stack import StackFailed
 from ops.settings import Settings
-from ops.tokens import ensure_keys
+from ops.tokens import ensure_keys, ensure_webhook_secret
 from projections.cassandra_store import CassandraSettings, CassandraStore
 from projections.registry import CASSANDRA_VIEWS
 from projections.view import StoreUnavailable
@@ -22,6 +22,7 @@ from streams.topic_admin import WrongTopicsError, ensure_topics
 def prepare(settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
     """Raises StackFailed with the whole reason: wrong topics, or a server that does not answer."""
     ensure_keys(settings.jwks)
+    ensure_webhook_secret(settings.webhook_secrets)
     replicas = int(environ.get("DAYBOOK_REPLICAS") or 1)
     try:
         asyncio.run(_prepare_servers(settings, replicas))

@@ -48,6 +48,11 @@ class Settings:
         """The public keys by which the API knows its callers."""
         return self.home / "keys" / "jwks.json"
 
+    @property
+    def webhook_secrets(self) -> Path:
+        """What the payment provider signs its webhooks with, and the API verifies them with: one on a line."""
+        return self.home / "keys" / "webhooks.secrets"
+
     def state(self, role: str) -> Path:
         return self.home / "state" / role
 
@@ -64,6 +69,8 @@ class Settings:
             "DAYBOOK_API": self.api,
             "DAYBOOK_PROVIDER": self.provider,
             "DAYBOOK_JWKS": str(self.jwks),
+            "DAYBOOK_WEBHOOKS": f"http://{self.api}/v1/webhooks/payments",
+            "DAYBOOK_WEBHOOK_SECRETS": str(self.webhook_secrets),
             "DAYBOOK_KEYSPACE": self.keyspace,
             "DAYBOOK_TOPIC_PREFIX": self.topic_prefix,
             "DAYBOOK_PARTITIONS": str(self.partitions),

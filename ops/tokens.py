@@ -1,7 +1,9 @@
-"""Tokens for development: a key pair of this machine's own, and bearer tokens signed with it."""
+"""Tokens for development: a key pair of this machine's own, bearer tokens signed with it, and a webhooks' secret."""
 
+import base64
 import json
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +19,7 @@ from ops.settings import from_environment
 
 HOUR_S = 3_600
 DAYS_MAX_S = 30 * 24 * HOUR_S
+WEBHOOK_SECRET_BYTES = 32
 
 
 def ensure_keys(jwks: Path) -> None:
@@ -29,6 +32,14 @@ def ensure_keys(jwks: Path) -> None:
     text = json.dumps(document, indent=1).encode()
     if not jwks.exists() or jwks.read_bytes() != text:
         _replace(jwks, text)
+
+
+def ensure_webhook_secret(path: Path) -> None:
+    """Make the file (mode 600) with one secret, unless it is there. To rotate, add a line; remove the old one later."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        secret = base64.b64encode(secrets.token_bytes(WEBHOOK_SECRET_BYTES)).decode()
+        _keep_first(path, f"whsec_{secret}\n".encode())
 
 
 def issue(jwks: Path, role: Role, subject: str, *, backdate: bool = False, ttl_s: int = HOUR_S) -> str:

@@ -16,6 +16,7 @@ from api.app import create_app
 from api.readings import Views
 from api.security import Keys, Role, Verifier
 from api.settings import from_environment
+from api.signatures import Secrets, WebhookVerifier
 from ops import tokens
 from ops.local_stack import Addresses
 from projections import cart, command, product
@@ -192,6 +193,7 @@ def window(app: FastAPI, tmp_path: Path) -> Window:
     tokens.ensure_keys(jwks)
     writer = Writer()
     app.state.intake, app.state.verifier, app.state.views = writer, Verifier(Keys(jwks)), None
+    app.state.webhooks = WebhookVerifier(Secrets(tmp_path / "webhooks.secrets"))
     return Window(app, writer, jwks)
 
 

@@ -41,7 +41,7 @@ async def test_openapi_documents_every_route_with_its_problems_and_an_example(wi
         operation
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
-        if path.startswith("/v1") and method != "get"
+        if path.startswith("/v1") and not path.startswith("/v1/webhooks") and method != "get"
     ]
     assert len(writes) == 13
     for operation in writes:
