@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 from fastavro import parse_schema, schemaless_reader
 
 from schemas.avro import Schema, fingerprint_of, released_files, schema_of, without_logical_types
+from schemas.avro_reader import MALFORMED, Read, compile_reader
 from schemas.avro_writer import Write, compile_writer
 from schemas.language import META_OF, STATES, Message
 from schemas.meta import CommandMeta, EventMeta, RecordMeta
@@ -60,6 +61,11 @@ class _Class:
         self.is_state = cls in STATES
 
     @cached_property
+    def read(self) -> Read:
+        """Compiled when the first message is read: most processes read few classes."""
+        return compile_reader(self.cls, META_OF[self.cls], Decoded, HEADER_BYTES, is_state=self.is_state)
+
+    @cached_property
     def write(self) -> Write:
         """Compiled when the first message is written: most processes write few classes."""
         return compile_writer(schema_of(self.cls, logical=False), self.header, is_state=self.is_state)
@@ -67,14 +73,32 @@ class _Class:
 
 @dataclass(frozen=True)
 class _Shape:
-    """A schema that values are written with, and how its data become those of today's class."""
+    """A schema that values are written with, and how a value becomes a message of today's class."""
 
     how: _Class
     schema: Schema
     reader: Schema | None = None
     upcast: Callable[[Datum], Datum] | None = None
 
-    def today(self, datum: Datum) -> Datum:
+    @property
+    def read(self) -> Read:
+        return self.how.read if self.schema is self.how.schema else self._resolve
+
+    def _resolve(self, value: bytes) -> Decoded[Any]:
+        how, stream = self.how, io.BytesIO(value)
+        stream.seek(HEADER_BYTES)
+        try:
+            datum = self._today(schemaless_reader(stream, self.schema, self.reader))  # type: ignore[arg-type]
+            meta = how.meta_from_datum(datum.pop("meta"))
+            version, hash_ = (datum.pop("version"), datum.pop("hash")) if how.is_state else (0, b"")
+            body = how.from_datum(datum)
+        except Exception as error:  # fastavro raises whatever the bytes make it trip over
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+        if stream.tell() != len(value):
+            raise ValueError(f"{len(value)} bytes, not {stream.tell()}")
+        return Decoded(meta, body, version, hash_)
+
+    def _today(self, datum: Datum) -> Datum:
         if self.upcast is not None:
             datum = self.upcast(datum)
             if datum.keys() != self.how.fields:
@@ -126,21 +150,11 @@ class Codec:
         Raises UnknownFingerprintError for a schema not known, UndecodableError for anything else.
         """
         shape = self._shape_of(value)
-        stream = io.BytesIO(value)
-        stream.seek(HEADER_BYTES)
-        how = shape.how
+        read = shape.read
         try:
-            datum: Datum = schemaless_reader(stream, shape.schema, shape.reader)  # type: ignore[assignment]
-            if shape.schema is not how.schema:
-                datum = shape.today(datum)
-            meta = how.meta_from_datum(datum.pop("meta"))
-            version, hash_ = (datum.pop("version"), datum.pop("hash")) if how.is_state else (0, b"")
-            body = how.from_datum(datum)
-        except Exception as error:  # fastavro raises whatever the bytes make it trip over
-            raise UndecodableError(f"{how.name}: {type(error).__name__}: {error}") from error
-        if stream.tell() != len(value):
-            raise UndecodableError(f"{how.name}: {len(value) - stream.tell()} bytes too many")
-        return Decoded(meta, body, version, hash_)
+            return read(value)  # type: ignore[no-any-return]
+        except MALFORMED as error:
+            raise UndecodableError(f"{shape.how.name}: {type(error).__name__}: {error}") from error
 
     def peek(self, value: bytes, last: str) -> tuple[Datum, Any]:
         """The datum of `meta`, and the field `last`, of a message as it was written; what comes after `last` is not
