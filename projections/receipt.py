@@ -52,17 +52,24 @@ def of_kinds(after: Sequence[Position], kinds: Sequence[str]) -> list[Position]:
     return ours
 
 
-async def caught_up(wanted: Sequence[Position], versions: Versions, wait_s: float = WAIT_S) -> None:
-    """Return once the view has seen all `wanted`; raises NotCaughtUp."""
-    deadline, pause = monotonic() + wait_s, FIRST_PAUSE_S
-    while missing := await _missing(wanted, versions):
+async def caught_up(
+    wanted: Sequence[Position],
+    versions: Versions,
+    wait_s: float = WAIT_S,
+    longest_pause_s: float = LONGEST_PAUSE_S,
+) -> None:
+    """Return once the view has seen all `wanted`; raises NotCaughtUp. A store that is dear to ask is asked less often
+    by a longer `longest_pause_s`.
+    """
+    deadline, pause, missing = monotonic() + wait_s, FIRST_PAUSE_S, tuple(wanted)
+    while missing := await _missing(missing, versions):
         if monotonic() + pause > deadline:
             raise NotCaughtUp(missing)
         await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_S)
+        pause = min(2 * pause, longest_pause_s)
 
 
-async def _missing(wanted: Sequence[Position], versions: Versions) -> tuple[Position, ...]:
+async def _missing(wanted: tuple[Position, ...], versions: Versions) -> tuple[Position, ...]:
     if not wanted:
         return ()
     seen = await versions([position.stream for position in wanted])

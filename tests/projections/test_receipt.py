@@ -60,6 +60,17 @@ async def test_a_read_says_what_it_waited_for_in_vain() -> None:
     assert late.value.missing == (Position("cart/2", 1),)
 
 
+async def test_what_was_seen_is_not_asked_for_again() -> None:
+    asked: list[Sequence[str]] = []
+
+    async def versions(streams: Sequence[str]) -> Mapping[str, int]:
+        asked.append(streams)
+        return dict.fromkeys(streams, len(asked))
+
+    await caught_up([Position("cart/1", 1), Position("cart/2", 2)], versions)
+    assert asked == [["cart/1", "cart/2"], ["cart/2"]]
+
+
 def test_a_cursor_gives_back_its_place() -> None:
     assert place_of(cursor_of(12, "order"), int, str) == (12, "order")
 
