@@ -61,11 +61,6 @@ class _Class:
         self.is_state = cls in STATES
 
     @cached_property
-    def read(self) -> Read:
-        """Compiled when the first message is read: most processes read few classes."""
-        return compile_reader(self.cls, META_OF[self.cls], Decoded, HEADER_BYTES, is_state=self.is_state)
-
-    @cached_property
     def write(self) -> Write:
         """Compiled when the first message is written: most processes write few classes."""
         return compile_writer(schema_of(self.cls, logical=False), self.header, is_state=self.is_state)
@@ -80,11 +75,15 @@ class _Shape:
     reader: Schema | None = None
     upcast: Callable[[Datum], Datum] | None = None
 
-    @property
+    @cached_property
     def read(self) -> Read:
-        return self.how.read if self.schema is self.how.schema else self._resolve
+        """Compiled when the first message is read, if the schema is today's; else fastavro's."""
+        cls = self.how.cls
+        if self.schema is self.how.schema:
+            return compile_reader(cls, META_OF[cls], Decoded, HEADER_BYTES, is_state=self.how.is_state)
+        return self._read_of_another_release
 
-    def _resolve(self, value: bytes) -> Decoded[Any]:
+    def _read_of_another_release(self, value: bytes) -> Decoded[Any]:
         how, stream = self.how, io.BytesIO(value)
         stream.seek(HEADER_BYTES)
         try:
