@@ -36,6 +36,7 @@ Replayed: TypeAlias = Future[Sequence[Poison] | None]
 MESSAGES_MAX = 1_000
 FLIGHTS_MAX = 8
 POLL_S = 0.25
+TURN_S = 1.0
 SOON_S = 0.02
 COMMIT_EVERY_S = 1.0
 CHECK_EVERY_S = 5.0
@@ -230,14 +231,24 @@ class EventSource:
         self._watchdog.turned(f"{self.route.consumer} source")
         self._go_on_where_found()
         self._seek_the_misplaced()
-        for sent in self._read():
-            self._hand_over(sent)
+        if self._may_read():
+            for sent in self._read():
+                self._hand_over(sent)
+        else:
+            self._poll_without_reading()
         self._release()
         self._check_positions()
         self._commit(asynchronous=True)
         self._count_lag()
 
     # Reading.
+
+    def _may_read(self) -> bool:
+        """A store is written in turns: what comes meanwhile waits in Kafka's queue, so that batches grow with load."""
+        if self._positions is None:
+            return True
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._in_flight or self._stopping.is_set(), TURN_S)
 
     def _read(self) -> list[Sent]:
         """One delivery for each partition of which something came; waits 0.25 s where nothing does."""
@@ -340,12 +351,24 @@ class EventSource:
 
     def _hand_over(self, sent: Sent) -> None:
         """Waits for a place; meanwhile the consumer stays a member of its group and reads nothing."""
+        if self._passed_over(sent):
+            return
         while not self._taken_off(sent):
             if self._stopping.is_set() or not self.is_current(sent):
                 sent.answer(None)
                 return
             self._poll_without_reading()
         asyncio.run_coroutine_threadsafe(_awaited(self._deliver(sent)), self._loop)
+
+    def _passed_over(self, sent: Sent) -> bool:
+        """Where no store's position has to move, a batch of which nothing is left needs no agent."""
+        if self._positions is not None or sent.batch.records or sent.letters or sent.replayed is not None:
+            return False
+        with self._changed:
+            if self.is_current(sent):
+                sent.cursor.take_off(sent.flight)
+                sent.cursor.land(sent.flight)
+        return True
 
     def _taken_off(self, sent: Sent) -> bool:
         def no_need_to_wait() -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from schemas.codec import Codec
 from streams.dead_letters import DeadLetters
 from streams.deliveries import Body, Delivery, settle
 from streams.event_source import EventSource, Route
-from streams.intake import Intake, expected_on
+from streams.intake import Intake, expected_on, other_events
 from streams.record_producer import RecordProducer
 from streams.resumption import Positions
 from streams.role_status import RoleStatus
@@ -69,9 +69,17 @@ class Kit:
         registry = SchemaRegistry(settings.kafka, settings.topics)
         return cls(settings, codec, registry, producer, letters, Watchdog())
 
-    def source(self, name: str, topics: Iterable[str], positions: Positions | None = None) -> EventSource:
-        """The source of the consumer `name`; one group for each."""
-        intake = Intake(LearningDecoder(self.codec, self.registry.schemas), expected_on(self.settings.topics))
+    def source(
+        self,
+        name: str,
+        topics: Iterable[str],
+        positions: Positions | None = None,
+        heard: Container[type] | None = None,
+    ) -> EventSource:
+        """The source of the consumer `name`; one group for each. It passes over events that are not `heard`, if told."""
+        decoder = LearningDecoder(self.codec, self.registry.schemas)
+        unheard = frozenset[bytes]() if heard is None else other_events(self.codec, heard)
+        intake = Intake(decoder, expected_on(self.settings.topics), unheard)
         route = Route(name, self.settings.group(name), tuple(topics), self.settings.slot)
         return EventSource(self.settings.kafka, route, intake, self.letters, self.watchdog, positions)
 

@@ -11,7 +11,7 @@ from streams.asked import Asked, Fact, SagaCommandRejected
 from streams.command_producer import CommandProducer
 from streams.failpoints import failpoint
 from streams.faust_app import Feed, Kit, Role, run
-from streams.saga import react
+from streams.saga import HEARD, react
 from streams.settings import from_environment
 
 BATCHES_MAX = 8
@@ -57,9 +57,10 @@ def facts_in(record: Recorded) -> Iterable[Fact]:
 def sagas(kit: Kit) -> Role:
     topics = kit.settings.topics
     ports = SagaPorts(CommandProducer(kit.producer, kit.codec, topics), topics)
-    heard = [topic(name) for name in LISTENED_TO for topic in (topics.events, topics.decisions)]
+    topics_heard = [topic(name) for name in LISTENED_TO for topic in (topics.events, topics.decisions)]
     body = partial(advance_checkouts, ports=ports)
-    return Role("sagas", kit, (Feed(kit.source("sagas", heard), body, concurrency=BATCHES_MAX),))
+    source = kit.source("sagas", topics_heard, heard=HEARD)
+    return Role("sagas", kit, (Feed(source, body, concurrency=BATCHES_MAX),))
 
 
 def main() -> None:

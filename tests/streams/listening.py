@@ -144,6 +144,7 @@ class Listening:
         positions: Any = None,
         consumer: str = "views.test",
         settling: Callable[[Delivery, Body], Awaitable[None]] = settle,
+        unheard: frozenset[bytes] = frozenset(),
         **options: Any,
     ) -> Any:
         """One agent, serial as Faust's is."""
@@ -151,7 +152,7 @@ class Listening:
         letters = DeadLetters(self.kafka, self.topics, CODEC, producer)
         await asyncio.to_thread(letters.start)
         registry = SchemaRegistry(self.kafka, self.topics)
-        intake = Intake(LearningDecoder(Codec(), registry.schemas), expected_on(self.topics))
+        intake = Intake(LearningDecoder(Codec(), registry.schemas), expected_on(self.topics), unheard)
         route = Route(consumer, f"{self.topics.prefix}.{consumer}", [self.topics.events("cart")])
         source = EventSource(self.kafka, route, intake, letters, Watchdog(), positions, **options)
         queue: asyncio.Queue[Delivery] = asyncio.Queue()

@@ -6,6 +6,7 @@ import time
 from confluent_kafka import Consumer, TopicPartition
 
 from projections.view import Batch, StoreUnavailable
+from schemas.codec import HEADER_BYTES
 from streams.deliveries import DATA_ERRORS, Delivery
 from streams.failpoints import FailpointError
 from tests.streams.listening import Listening, Shelf, event, until
@@ -115,6 +116,38 @@ async def test_a_store_that_is_down_is_waited_for_with_bounded_memory_and_offset
         await until(lambda: ("a", 7) in shelf.applied)
         assert listener.source.illness == ""
     assert shelf.versions("a") == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_what_comes_while_a_store_writes_waits_in_kafkas_queue_and_batches_grow(pen, listening):
+    shelf, written = Shelf(), asyncio.Event()
+
+    async def writes_slowly(batch: Batch):
+        await written.wait()
+        return await shelf.apply(batch)
+
+    async with listening.to(writes_slowly, shelf.positions) as listener:
+        pen.write(("a", 1))
+        await until(lambda: listener.deliveries)
+        for version in range(2, 6):
+            pen.write(("a", version))
+        await until(lambda: listener.source.lag.events == 10)  # an event and a marker each: all is here
+        assert len(listener.deliveries) == 1
+        written.set()
+        await until(lambda: len(shelf.applied) == 5)
+    assert shelf.versions("a") == [1, 2, 3, 4, 5]
+
+
+async def test_what_concerns_nobody_here_is_passed_over_undecoded_and_acknowledged(pen, listening):
+    shelf = Shelf(at={(pen.topic, 0): 2})
+    value, _ = event("a", 1)
+    async with listening.to(shelf.apply, None, unheard=frozenset({value[:HEADER_BYTES]})) as listener:
+        pen.write(("a", 1), ("a", 2))
+        await until(lambda: committed(listening) == 2)
+    assert listener.deliveries == []
+    async with listening.to(shelf.apply, None):
+        pen.write(("a", 3))
+        await until(lambda: shelf.applied)
+    assert shelf.applied == [("a", 3)]
 
 
 async def test_a_source_goes_on_where_its_store_says_whatever_the_group_committed(pen, listening):

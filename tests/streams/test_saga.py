@@ -1,0 +1,42 @@
+"""The table of the sagas says all: an event that is not in it moves none of them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codec import Codec, Decoded
+from schemas.language import AGGREGATES
+from schemas.meta import EventMeta
+from schemas.topics import Topics
+from streams.intake import Intake, expected_on, other_events
+from streams.saga import HEARD, SAGAS, React, react
+from tests.messages import EVENT, instances
+
+TOPICS = Topics("t", 2)
+EVENTS = [event for aggregate in AGGREGATES.values() for event in aggregate.events]
+CODEC = Codec()
+
+
+def moved_by(fact: Decoded[EventMeta]) -> list[React]:
+    return [saga for saga in SAGAS if saga(fact, TOPICS)]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@given(data=st.data())
+def test_an_event_moves_the_saga_that_the_table_names_and_no_other(event, data):
+    fact = Decoded(EVENT, data.draw(instances(event)))
+    assert set(moved_by(fact)) <= {HEARD.get(event)}
+    assert bool(react(fact, TOPICS)) == bool(moved_by(fact))
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@given(data=st.data())
+def test_the_events_in_the_table_are_decoded_and_no_others(event, data):
+    intake = Intake(CODEC, expected_on(TOPICS), other_events(CODEC, HEARD))
+    value = CODEC.encode(data.draw(instances(event)), vars(EVENT))
+    assert intake.passes_over(value) == (event not in HEARD)
+
+
+def test_what_no_schema_of_ours_begins_is_not_passed_over():
+    intake = Intake(CODEC, expected_on(TOPICS), other_events(CODEC, HEARD))
+    assert not any(intake.passes_over(value) for value in (None, b"", b"poison", bytes(10)))
