@@ -6,6 +6,7 @@ unknown is asked again by the payment's own deadline.
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +27,15 @@ from streams.asked import Asked
 from streams.command_producer import CommandProducer
 from streams.failpoints import failpoint
 from streams.faust_app import Feed, Kit, Role, run
-from streams.payments import Provider, ProviderAnswer, ProviderRequest, SandboxProvider, Verb
-from streams.settings import from_environment
+from streams.payments import (
+    Provider,
+    ProviderAnswer,
+    ProviderConnection,
+    ProviderRequest,
+    SandboxProvider,
+    Verb,
+)
+from streams.settings import StreamSettings, from_environment
 
 CALLS_MAX = 64
 BATCHES_MAX = 8
@@ -125,7 +133,17 @@ def _meta(cause: EventMeta, body: RecordProviderResult) -> CommandMeta:
     )
 
 
-def payments(kit: Kit, provider: SandboxProvider) -> Role:
+def provider_of(settings: StreamSettings, environ: Mapping[str, str] = os.environ) -> ProviderConnection:
+    """The provider that the settings choose; KeyError where Stripe's secret is missing."""
+    if settings.payments == "sandbox":
+        return SandboxProvider(settings.provider, connections=CALLS_MAX)
+    from streams.stripe_payments import ADDRESS, StripeProvider  # half a second, and 30 MB
+
+    address = environ.get("DAYBOOK_STRIPE_URL") or ADDRESS
+    return StripeProvider(environ["DAYBOOK_STRIPE_KEY"], address, connections=CALLS_MAX)
+
+
+def payments(kit: Kit, provider: ProviderConnection) -> Role:
     """Several batches at once: the facts of a payment fold in any order, and a slow call must not hold up the rest."""
     topics = kit.settings.topics
     ports = PaymentPorts(
@@ -138,7 +156,7 @@ def payments(kit: Kit, provider: SandboxProvider) -> Role:
 
 def main() -> None:
     settings = from_environment()
-    run(payments(Kit.of(settings), SandboxProvider(settings.provider, connections=CALLS_MAX)))
+    run(payments(Kit.of(settings), provider_of(settings)))
 
 
 if __name__ == "__main__":

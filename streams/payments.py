@@ -1,6 +1,7 @@
 """The payment provider as the payment agent sees it: one question, four possible outcomes."""
 
 import json
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol, assert_never
@@ -64,52 +65,50 @@ class Provider(Protocol):
         """Ask once. Never raises: whatever leaves the effect in doubt is "unknown"."""
 
 
+class ProviderConnection(Provider, Protocol):
+    """A provider that holds connections."""
+
+    async def close(self) -> None:
+        """Let go of them; asked after that, the answer is "unknown"."""
+
+
 class UnreadableAnswerError(ValueError):
     """The provider said something that is no answer to what was asked."""
 
 
-class SandboxProvider:
-    """The sandbox over HTTP: at most `connections` requests at once, each within `timeout_s` seconds.
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back over HTTP."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Calls:
+    """HTTP to a provider: at most `connections` at once, each within `timeout_s` seconds.
 
     The time spent waiting for a free connection counts.
     """
 
-    def __init__(self, url: str, timeout_s: float = 2.0, connections: int = 64) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, timeout_s: float, connections: int) -> None:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def ask(self, request: ProviderRequest) -> ProviderAnswer:
-        """Ask once. Never raises: whatever leaves the effect in doubt is "unknown"."""
-        try:
-            status, body = await self._post(request)
-            return read_answer(request, status, body)
-        except TimeoutError:
-            return _unknown(request, "timeout")
-        except aiohttp.ClientError as error:
-            return _unknown(request, "connection", error)
-        except UnreadableAnswerError as error:
-            return _unknown(request, "unreadable", error)
-        except Exception as error:  # noqa: BLE001  money may have moved: doubt is the only honest answer
-            return _unknown(request, "internal", error)
+    async def call(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+        """Raises TimeoutError, aiohttp.ClientError, UnreadableAnswerError; `url` is encoded already."""
+        # A redirect is not followed and a broken call not repeated: retries are in the log, not here.
+        async with self._open_session().request(
+            method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False
+        ) as response:
+            return Reply(response.status, response.headers, await _bounded_body(response))
 
     async def close(self) -> None:
-        """Let go of the connections; asked after that, the answer is "unknown"."""
         self._closed = True
         if self._session is not None:
             await self._session.close()
-
-    async def _post(self, request: ProviderRequest) -> tuple[int, bytes]:
-        # A redirect is not followed and a broken call not repeated: retries are in the log, not here.
-        async with self._open_session().post(
-            URL(self._url + _path_of(request), encoded=True),
-            json=_body_of(request),
-            headers={"Idempotency-Key": request.key},
-            allow_redirects=False,
-        ) as response:
-            return response.status, await _bounded_body(response)
 
     def _open_session(self) -> aiohttp.ClientSession:
         # Made at the first question, because a session belongs to the loop that is running then.
@@ -124,10 +123,46 @@ class SandboxProvider:
         return self._session
 
 
+async def in_any_doubt_unknown(request: ProviderRequest, asked: Awaitable[ProviderAnswer]) -> ProviderAnswer:
+    """The answer to what was asked, or "unknown" and why. Never raises."""
+    try:
+        return await asked
+    except TimeoutError:
+        return unknown(request, "timeout")
+    except aiohttp.ClientError as error:
+        return unknown(request, "connection", error)
+    except UnreadableAnswerError as error:
+        return unknown(request, "unreadable", error)
+    except Exception as error:  # noqa: BLE001  money may have moved: doubt is the only honest answer
+        return unknown(request, "internal", error)
+
+
+class SandboxProvider:
+    """The sandbox over HTTP."""
+
+    def __init__(self, url: str, timeout_s: float = 2.0, connections: int = 64) -> None:
+        self._url = url.rstrip("/")
+        self._calls = Calls(timeout_s, connections)
+
+    async def ask(self, request: ProviderRequest) -> ProviderAnswer:
+        """Ask once. Never raises: whatever leaves the effect in doubt is "unknown"."""
+        return await in_any_doubt_unknown(request, self._ask(request))
+
+    async def close(self) -> None:
+        """Let go of the connections; asked after that, the answer is "unknown"."""
+        await self._calls.close()
+
+    async def _ask(self, request: ProviderRequest) -> ProviderAnswer:
+        headers = {"Idempotency-Key": request.key, "Content-Type": "application/json"}
+        body = json.dumps(_body_of(request)).encode()
+        reply = await self._calls.call("POST", self._url + _path_of(request), headers, body)
+        return read_answer(request, reply.status, reply.body)
+
+
 def read_answer(request: ProviderRequest, status: int, body: bytes) -> ProviderAnswer:
     """The sandbox's answer to `request`; raises UnreadableAnswerError in any doubt."""
     if status >= 500 or status in ASK_AGAIN_STATUSES:
-        return _unknown(request, f"status_{status}")
+        return unknown(request, f"status_{status}")
     fields = _object_of(body)
     match status:
         case 200 | 201:
@@ -211,7 +246,8 @@ def _text(fields: dict[str, Any], name: str) -> str:
     return value
 
 
-def _unknown(request: ProviderRequest, code: str, error: Exception | None = None) -> ProviderAnswer:
+def unknown(request: ProviderRequest, code: str, error: Exception | None = None) -> ProviderAnswer:
+    """The answer that leaves the effect in doubt; said to the log as well."""
     log.warning(
         "provider answer unknown",
         verb=request.verb.value, key=request.key, payment_id=request.payment_id, code=code,
