@@ -6,8 +6,6 @@ where the store says, and commits only so that lag can be seen.
 """
 
 import asyncio
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -24,6 +22,7 @@ from streams.dead_letters import PARKED, RELEASE_FAILED, RELEASED, DeadLetters, 
 from streams.deliveries import Delivery, stream_of
 from streams.intake import Intake, Sorted, Sorter
 from streams.kafka_clients import group_config
+from streams.machine import MACHINE, Machine
 from streams.resumption import FromKafka, FromStore, Positions, Resumption
 from streams.watchdog import Watchdog
 
@@ -99,7 +98,9 @@ class EventSource:
         *,
         flights_max: int = FLIGHTS_MAX,
         isolation: str = "read_committed",
+        machine: Machine = MACHINE,
     ) -> None:
+        self._machine = machine
         self.route = route
         self.failure: Exception | None = None
         self.illness = ""
@@ -116,9 +117,9 @@ class EventSource:
         self._in_flight = 0
         self._counted_at = self._committed_at = 0.0
         # Guards cursors and counters, and tells of every change: the loop's thread acknowledges, ours reads.
-        self._changed = threading.Condition()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"source {route.consumer}", daemon=True)
+        self._changed = machine.condition()
+        self._stopping = machine.event()
+        self._thread = machine.thread(target=self._run, name=f"source {route.consumer}", daemon=True)
 
     # What the loop calls.
 
@@ -199,7 +200,7 @@ class EventSource:
     # The thread: one turn after another.
 
     def _run(self) -> None:
-        self._consumer = Consumer(self._config)
+        self._consumer: Consumer = self._machine.consumer(self._config)
         self._resumption = self._make_resumption()
         self._consumer.subscribe(
             list(self.route.topics),
@@ -334,7 +335,7 @@ class EventSource:
         written_at: float = 0.0,
         replayed: Replayed | None = None,
     ) -> Sent:
-        flight = Flight(batch.next, written_at or time.time())
+        flight = Flight(batch.next, written_at or self._machine.wall_time())
         return Sent(
             batch,
             piles.letters,
@@ -379,7 +380,7 @@ class EventSource:
             if self._in_flight >= self._flights_max or self._stopping.is_set() or not self.is_current(sent):
                 return False
             sent.cursor.take_off(sent.flight)
-            sent.cursor.checked_at = time.monotonic()
+            sent.cursor.checked_at = self._machine.monotonic()
             self._in_flight += 1
             if self._in_flight == 1:
                 self.turned()
@@ -405,7 +406,7 @@ class EventSource:
     def _go_on_where_found(self) -> None:
         positions = self._resumption.found()
         if positions is not None:
-            now = time.monotonic()
+            now = self._machine.monotonic()
             self._cursors = {partition: Cursor.at(partition, at, now) for partition, at in positions.items()}
             self._consumer.assign([TopicPartition(*partition, at) for partition, at in positions.items()])
             said = {f"{topic}[{number}]": at for (topic, number), at in positions.items()}
@@ -457,7 +458,7 @@ class EventSource:
         """Where nothing comes, an empty batch finds out whether the store still stands where it stood."""
         if self._positions is None:
             return
-        now = time.monotonic()
+        now = self._machine.monotonic()
         for cursor in list(self._cursors.values()):
             if now - cursor.checked_at >= CHECK_EVERY_S and not (
                 cursor.flights or cursor.held or cursor.misplaced
@@ -470,7 +471,7 @@ class EventSource:
         return self._delivery(cursor, batch, piles, replayed=replayed)
 
     def _commit(self, *, asynchronous: bool) -> None:
-        now = time.monotonic()
+        now = self._machine.monotonic()
         if asynchronous and now - self._committed_at < COMMIT_EVERY_S:
             return
         with self._changed:
@@ -492,14 +493,14 @@ class EventSource:
             log.warning("cannot commit", consumer=self.route.consumer, error=str(error))
 
     def _count_lag(self) -> None:
-        now = time.monotonic()
+        now = self._machine.monotonic()
         if now - self._counted_at < COUNT_EVERY_S:
             return
         self._counted_at = now
         with self._changed:
             oldest = [at for cursor in self._cursors.values() if (at := cursor.oldest())]
             events = sum(cursor.lag(self._high(cursor.partition)) for cursor in self._cursors.values())
-        self.lag = Lag(events, max(0.0, time.time() - min(oldest)) if oldest else 0.0)
+        self.lag = Lag(events, max(0.0, self._machine.wall_time() - min(oldest)) if oldest else 0.0)
 
     def _high(self, partition: Partition) -> int:
         _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)

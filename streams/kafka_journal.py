@@ -4,12 +4,10 @@ Why each step stands where it stands is told in docs/adr/0002; every one of them
 """
 
 import logging
-import os
 import statistics
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,7 +22,6 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from commands.journal import (
     Ends,
@@ -40,6 +37,7 @@ from commands.journal import (
 from schemas.language import AGGREGATES
 from schemas.topics import Topics
 from streams.failpoints import failpoint
+from streams.machine import MACHINE, Machine
 
 log = structlog.get_logger(__name__)
 
@@ -80,10 +78,11 @@ class Slot:
 class KafkaJournal:
     """Implements `commands.journal.Journal`. All calls come from one thread."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, machine: Machine = MACHINE) -> None:
         self._slot = slot
+        self._machine = machine
         self._topics = slot.topics
-        self._watchdog = _Watchdog()
+        self._watchdog = _Watchdog(machine)
         self._failures = _FailureLog()
         self._durations: deque[float] = deque(maxlen=101)
         self._suspicious = False
@@ -91,13 +90,13 @@ class KafkaJournal:
         self._serving: dict[Partition, int] = {}
         self._identities: dict[str, str] = {}
         self._membership: Any = None
-        self._admin = AdminClient({"bootstrap.servers": slot.bootstrap})
-        self._reader = Consumer(_reader_settings(slot, "read_committed"))
+        self._admin = machine.admin({"bootstrap.servers": slot.bootstrap})
+        self._reader = machine.consumer(_reader_settings(slot, "read_committed"))
         # Asked for now, or the first read of each topic would wait a second for librdkafka to ask by itself.
-        _patiently(lambda: self._reader.list_topics(timeout=5.0))
-        self._watermarks = Consumer(_reader_settings(slot, "read_uncommitted"))
+        self._patiently(lambda: self._reader.list_topics(timeout=5.0))
+        self._watermarks = machine.consumer(_reader_settings(slot, "read_uncommitted"))
         self._producer = self._new_producer()
-        self._consumer = Consumer(_consumer_settings(slot))
+        self._consumer = machine.consumer(_consumer_settings(slot))
         self._consumer.subscribe(
             [self._topics.commands(aggregate) for aggregate in AGGREGATES],
             on_assign=self._on_assign,
@@ -176,18 +175,18 @@ class KafkaJournal:
 
     def _committed(self, asked: list[TopicPartition]) -> list[TopicPartition]:
         """Answers only when no transaction is pending on these offsets: that wait is the fence between slots."""
-        deadline = time.monotonic() + FENCE_TIMEOUT_S
+        deadline = self._machine.monotonic() + FENCE_TIMEOUT_S
         while True:
             try:
                 answers: list[TopicPartition] = self._consumer.committed(asked, timeout=2.0)
             except KafkaException as error:
-                if not _is_passing(error) or time.monotonic() > deadline:
+                if not _is_passing(error) or self._machine.monotonic() > deadline:
                     raise JournalLostError(f"committed offsets: {error}") from error
                 continue
             failed = next((a.error for a in answers if a.error), None)
             if failed is None:
                 return answers
-            if time.monotonic() > deadline:
+            if self._machine.monotonic() > deadline:
                 raise JournalLostError(f"committed offsets: {failed}")
 
     def _check_untouched(self, partition: Partition) -> None:
@@ -202,11 +201,11 @@ class KafkaJournal:
 
     def ends(self, kind: OutputKind, partition: Partition) -> int:
         where = TopicPartition(self._topic(kind, partition), partition.number)
-        return _patiently(lambda: self._watermarks.get_watermark_offsets(where, timeout=5.0)[1])
+        return self._patiently(lambda: self._watermarks.get_watermark_offsets(where, timeout=5.0)[1])
 
     def start_of(self, kind: OutputKind, partition: Partition, since_ms: int) -> int:
         where = TopicPartition(self._topic(kind, partition), partition.number, since_ms)
-        (found,) = _patiently(lambda: self._watermarks.offsets_for_times([where], timeout=5.0))
+        (found,) = self._patiently(lambda: self._watermarks.offsets_for_times([where], timeout=5.0))
         return int(found.offset) if found.offset >= 0 else self.ends(kind, partition)
 
     def identity(self, partition: Partition) -> str:
@@ -230,14 +229,14 @@ class KafkaJournal:
             return
         where = TopicPartition(self._topic(kind, partition), partition.number, start)
         self._reader.assign([where])
-        deadline = time.monotonic() + READ_TIMEOUT_S
+        deadline = self._machine.monotonic() + READ_TIMEOUT_S
         try:
-            while time.monotonic() < deadline:
+            while self._machine.monotonic() < deadline:
                 first = self._reader.poll(0.5)
                 messages = [first] if first is not None else []
                 if messages:
                     messages += self._reader.consume(2_000, 0)
-                    deadline = time.monotonic() + READ_TIMEOUT_S
+                    deadline = self._machine.monotonic() + READ_TIMEOUT_S
                 for message in messages:
                     error = message.error()
                     if error is None:
@@ -312,7 +311,7 @@ class KafkaJournal:
 
     def _enqueue(self, one: Output, told: Callable[[KafkaError | None, Message], None] | None) -> None:
         """Waits for room in the queue, which is bounded; raises BufferError when there is none for 10 s."""
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        deadline = self._machine.monotonic() + CALL_TIMEOUT_S
         topic = self._topic(one.kind, one.partition)
         while True:
             try:
@@ -325,7 +324,7 @@ class KafkaJournal:
                     on_delivery=told,
                 )
             except BufferError:
-                if time.monotonic() > deadline:
+                if self._machine.monotonic() > deadline:
                     raise
                 self._producer.poll(0.05)
             else:
@@ -347,7 +346,9 @@ class KafkaJournal:
     # The producer, and the doubts about it.
 
     def _new_producer(self) -> Producer:
-        producer = Producer(_producer_settings(self._slot), logger=self._failures.logger)
+        producer: Producer = self._machine.producer(
+            _producer_settings(self._slot), logger=self._failures.logger
+        )
         self._timed(lambda: producer.init_transactions(CALL_TIMEOUT_S), remember=False)
         return producer
 
@@ -367,19 +368,28 @@ class KafkaJournal:
         self._failures.take()
 
     def _retrying(self, call: Callable[[], T]) -> T:
-        deadline = time.monotonic() + FENCE_TIMEOUT_S
+        deadline = self._machine.monotonic() + FENCE_TIMEOUT_S
         while True:
             try:
                 return call()
             except KafkaException as error:
-                if _is_fenced(error) or time.monotonic() > deadline:
+                if _is_fenced(error) or self._machine.monotonic() > deadline:
                     raise JournalLostError(f"init_transactions: {error}") from error
 
+    def _patiently(self, call: Callable[[], T]) -> T:
+        deadline = self._machine.monotonic() + FENCE_TIMEOUT_S
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                if not _is_passing(error) or self._machine.monotonic() > deadline:
+                    raise JournalLostError(str(error)) from error
+
     def _timed(self, call: Callable[[], Any], *, remember: bool = True) -> None:
-        began = time.monotonic()
+        began = self._machine.monotonic()
         with self._watchdog.watching(CALL_TIMEOUT_S + WATCHDOG_GRACE_S):
             call()
-        took = time.monotonic() - began
+        took = self._machine.monotonic() - began
         if not remember:
             return
         median = statistics.median_low(self._durations) if self._durations else 0.0
@@ -419,9 +429,8 @@ class _FailureLog:
     """Collects librdkafka's lines about requests that may still be on their way: there is no other sign in time."""
 
     def __init__(self) -> None:
-        self.logger = logging.getLogger("daybook.librdkafka")
-        self.logger.propagate = False
-        self.logger.setLevel(logging.DEBUG)
+        # One of its own, for no name: a second producer in this process must not take its lines.
+        self.logger = logging.Logger("daybook.librdkafka", logging.DEBUG)  # noqa: LOG001  # as the line above says
         self._lines: list[str] = []
         handler = logging.Handler()
         handler.emit = self._take_line  # type: ignore[method-assign]
@@ -446,35 +455,26 @@ class _FailureLog:
 class _Watchdog:
     """Ends the process when a transactional call outlives its own timeout: librdkafka has been seen to ignore it."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
         self._until: float | None = None
-        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+        machine.thread(target=self._watch, daemon=True, name="watchdog").start()
 
-    def watching(self, limit_s: float) -> "_Watched":
-        return _Watched(self, limit_s)
-
-    def set(self, until: float | None) -> None:
-        self._until = until
+    @contextmanager
+    def watching(self, limit_s: float) -> Iterator[None]:
+        self._until = self._machine.monotonic() + limit_s
+        try:
+            yield
+        finally:
+            self._until = None
 
     def _watch(self) -> None:
         while True:
-            time.sleep(1.0)
+            self._machine.sleep(1.0)
             until = self._until
-            if until is not None and time.monotonic() > until:
+            if until is not None and self._machine.monotonic() > until:
                 log.error("transactional_call_hangs")
-                os._exit(EXIT_WATCHDOG)
-
-
-class _Watched:
-    def __init__(self, watchdog: _Watchdog, limit_s: float) -> None:
-        self._watchdog = watchdog
-        self._limit_s = limit_s
-
-    def __enter__(self) -> None:
-        self._watchdog.set(time.monotonic() + self._limit_s)
-
-    def __exit__(self, *_: object) -> None:
-        self._watchdog.set(None)
+                self._machine.exit(EXIT_WATCHDOG)
 
 
 def _note_end(
@@ -511,16 +511,6 @@ def _is_passing(error: KafkaException) -> bool:
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     )
-
-
-def _patiently(call: Callable[[], T]) -> T:
-    deadline = time.monotonic() + FENCE_TIMEOUT_S
-    while True:
-        try:
-            return call()
-        except KafkaException as error:
-            if not _is_passing(error) or time.monotonic() > deadline:
-                raise JournalLostError(str(error)) from error
 
 
 def _offset(message: Message) -> int:
