@@ -31,6 +31,7 @@ async def serve(settings: Settings) -> int:
             lifespan="on",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             log_config=None,
             timeout_graceful_shutdown=GRACE_S,
         )

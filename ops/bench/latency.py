@@ -1,12 +1,11 @@
 """`latency`: from a command to its answer, as the API waits for it, beside a bare transaction of one event."""
 
 import asyncio
+import itertools
 import os
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import cycle
 from statistics import median, quantiles
 
 import uvloop
@@ -46,11 +45,14 @@ class Latency:
         self._intake = Intake(stage.kafka, stage.topics, stage.codec)
         self._bare = BareTransactions(stage)
         self._skus = [f"SKU-{n}" for n in range(SKUS)]
-        self._next_sku = cycle(self._skus)
+        self._next_sku = itertools.cycle(self._skus)
+        self._orders = map(str, itertools.count())
 
     def warm_up(self) -> None:
         received = [ReceiveStock(MAIN, "delivery", (ReceiptLine(sku, 1_000_000),)) for sku in self._skus]
-        asked = [self._stage.ready(body, "merchant", str(uuid.uuid4())) for body in received]
+        asked = [
+            self._stage.ready(body, "merchant", derived_id("received", body.stream)) for body in received
+        ]
         self._stage.decide("inventory", asked, "stock received").expect("accepted")
         self._runner.run(self._listen())
         self._ask(10, 200)
@@ -94,8 +96,8 @@ class Latency:
 
     async def _ask_one(self) -> float:
         """Milliseconds from building the command to its answer."""
-        sku, order = next(self._next_sku), str(uuid.uuid4())
         began = time.perf_counter()
+        sku, order = next(self._next_sku), derived_id("order", next(self._orders))
         limit = Micros(time.time_ns() // 1_000 + HOUR)
         body = ReserveStock(order, MAIN, (Line(1, sku, 1),), 1, limit)
         meta = command_meta(body.stream, "merchant", derived_id(order, "reserve"), self._intake.reply_to)

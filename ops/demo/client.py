@@ -288,6 +288,7 @@ class Trade:
             if is_enough(seen):
                 patience.learn(time.monotonic() - began)
                 return seen
+            after = ""  # what was shown once stays so
         raise AssertionError("patience ends by itself")
 
     # The evening.
