@@ -11,7 +11,7 @@ from schemas.codec import Codec, UndecodableError
 from schemas.decisions import Decided, Decisions
 from schemas.topics import Topics
 
-ASKED = ("catalog", "inventory", "cart", "order")
+ASKED = ("catalog", "inventory", "cart", "order", "payment")
 """The aggregates whose commands come in through the API."""
 
 BATCH_MAX = 500
