@@ -205,6 +205,21 @@ class LocalStack:
         """The servers that we started and that still run."""
         return [started for started in processes.read_record(self._record) if processes.alive(started)]
 
+    def ended(self) -> list[str]:
+        """The servers that we started, and nobody stopped, and that no longer run."""
+        return [one.name for one in processes.read_record(self._record) if not processes.alive(one)]
+
+    def start_again(self, name: str, progress: Progress) -> Started:
+        """Starts a server that ended on its data and its ports, and does not wait until it answers.
+
+        Raises AlreadyRunning while somebody starts or stops this stack, or has stopped it meanwhile.
+        """
+        with self._alone():
+            if name not in self.ended():
+                raise AlreadyRunning(f"{name} has not ended by itself")
+            home = self._home(name, _read_ports(self.root, name))
+            return self._spawn(home, self._command(home, progress))
+
     def addresses(self) -> Addresses | None:
         """Where the stack listens if all of it runs, else None."""
         if {started.name for started in self.running()} != set(self._ours):
@@ -249,16 +264,10 @@ class LocalStack:
 
     def _start_one(self, home: Home, deadline: float, given_up: threading.Event, progress: Progress) -> None:
         home.data.mkdir(parents=True, exist_ok=True)
-        server = SERVERS[home.name]
-        try:
-            argv = server.command(home, self._jars, progress)
-        except JarRefused as refused:
-            raise StackFailed(f"{home.name}: {refused}") from refused
-        for old in (home.log, _output(home)):
-            set_aside(old)
+        argv = self._command(home, progress)
         began = time.monotonic()
         started = self._spawn(home, argv)
-        while not server.answers(home.address):
+        while not SERVERS[home.name].answers(home.address):
             if not processes.alive(started):
                 raise StackFailed(f"{home.name} ended while starting:\n{last_words(home.log, _output(home))}")
             if time.monotonic() > deadline:
@@ -267,10 +276,19 @@ class LocalStack:
                 return
         progress(f"{home.name} answers at {home.address} after {time.monotonic() - began:.1f} s")
 
+    def _command(self, home: Home, progress: Progress) -> list[str]:
+        try:
+            return SERVERS[home.name].command(home, self._jars, progress)
+        except JarRefused as refused:
+            raise StackFailed(f"{home.name}: {refused}") from refused
+
     def _spawn(self, home: Home, argv: list[str]) -> Started:
+        for old in (home.log, _output(home)):
+            set_aside(old)
         with self._recording:  # recorded before anything can go wrong with it
             started = processes.start(home.name, argv, _output(home), cwd=home.root)
-            processes.write_record(self._record, [*processes.read_record(self._record), started])
+            others = [one for one in processes.read_record(self._record) if one.name != home.name]
+            processes.write_record(self._record, [*others, started])
         return started
 
     def _stop_all(self) -> list[Started]:

@@ -1,4 +1,4 @@
-"""Keeps the roles running: starts them, restarts them with back-off, says how they are, ends them.
+"""Keeps the roles and the stack's servers running: restarts them with back-off, says how they are, ends the roles.
 
 One thread, since Linux ends a role when the *thread* that started it ends.
 """
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ops import processes, settings
+from ops.local_stack import SERVERS, AlreadyRunning, LocalStack, StackFailed
 from ops.processes import Started
 from ops.roles import LIFELINE, ROLES
 
@@ -122,11 +123,55 @@ class SupervisedRole:
         self._started_at = now
 
 
-class Supervisor:
-    """Runs the roles until it is told to stop; says how they are in `record`, in one step at every change."""
+class SupervisedServer:
+    """One server of the local stack: `up` started it, `down` stops it, and when it ends by itself it is started again."""
 
-    def __init__(self, roles: Sequence[SupervisedRole], record: Path) -> None:
+    def __init__(self, name: str, stack: LocalStack) -> None:
+        self._name = name
+        self._stack = stack
+        self._restarts = Restarts()
+        self._started_at = 0.0
+        self._due: float | None = None
+
+    def step(self, now: float) -> None:
+        """Notices an end, starts when it is due."""
+        if self._name not in self._stack.ended():
+            self._due = None
+            self._restarts.survived(now - self._started_at)
+        elif self._due is None:
+            self._due = now + self._restarts.after_end(now, now - self._started_at)
+            print(f"{self._name} ended; next start in {self._due - now:.2f} s", flush=True)
+        if self._due is not None and now >= self._due:
+            self._start(now)
+
+    def seconds_until_due(self, now: float) -> float:
+        return STEP_S if self._due is None else max(0.0, self._due - now)
+
+    def _start(self, now: float) -> None:
+        self._started_at, self._due = now, None
+        try:
+            self._stack.start_again(self._name, _tell)
+        except AlreadyRunning:
+            pass  # somebody starts or stops the stack: what he leaves is looked at in the next step
+        except StackFailed as failed:
+            print(f"{self._name} could not be started: {failed}", flush=True)
+
+
+def _tell(message: str) -> None:
+    print(message, flush=True)
+
+
+class Supervisor:
+    """Runs the roles until it is told to stop; says how they are in `record`, in one step at every change.
+
+    The servers outlive it: it only starts those again that end while it runs.
+    """
+
+    def __init__(
+        self, roles: Sequence[SupervisedRole], record: Path, servers: Sequence[SupervisedServer] = ()
+    ) -> None:
         self._roles = roles
+        self._servers = servers
         self._record = record
         self._said: list[RoleState] = []
         self._stopping = False
@@ -148,6 +193,8 @@ class Supervisor:
             os.close(ours)
 
     def _step(self, lifeline: int) -> None:
+        for server in self._servers:
+            server.step(time.monotonic())
         for role in self._roles:
             role.step(time.monotonic(), lifeline)
             role.bound_log()
@@ -156,8 +203,9 @@ class Supervisor:
     def _sleep(self, wakeup: int) -> None:
         """Until the next start is due, or a signal, such as a child's end, wakes us."""
         now = time.monotonic()
-        due = min((role.seconds_until_due(now) for role in self._roles), default=STEP_S)
-        if select.select([wakeup], [], [], min(STEP_S, due))[0]:
+        dues = [role.seconds_until_due(now) for role in self._roles]
+        due = min([STEP_S, *dues, *(server.seconds_until_due(now) for server in self._servers)])
+        if select.select([wakeup], [], [], due)[0]:
             os.read(wakeup, 512)
 
     def _publish(self) -> None:
@@ -224,7 +272,9 @@ def main() -> None:
         )
         for name in ROLES
     ]
-    Supervisor(roles, record_of(ours.run)).run()
+    stack = LocalStack(ours.stack)
+    servers = [SupervisedServer(name, stack) for name in SERVERS]
+    Supervisor(roles, record_of(ours.run), servers).run()
 
 
 if __name__ == "__main__":

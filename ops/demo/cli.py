@@ -1,11 +1,9 @@
 """`./daybook demo`: a retailer's real days, traded through Kafka, Cassandra, Redis and HTTP, and a report."""
 
 import json
-import signal
 import time
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -20,6 +18,7 @@ from ops.demo.plan import TradePlan, plan_trade
 from ops.demo.progress import Teller
 from ops.demo.report import Report, adds_up, laws_hold, render, to_json
 from ops.demo.stage import how_to, settings_of, staged
+from ops.interruption import be_interrupted_once
 from ops.local_stack import StackFailed
 from ops.running import RunsAlready
 from ops.settings import Settings
@@ -50,7 +49,7 @@ def demo(
     Starts a stack and a Daybook of its own, beside the one that `up` starts, with an empty log; stops them at the
     end. Exit 1 if a law is broken or the sum is off, 2 if the stack could not start.
     """
-    _be_interrupted_once()
+    be_interrupted_once()
     teller = Teller()
     days = Days(data.resolve(), first.date(), (last or first).date(), scarcity)
     plan = _plan(days)
@@ -105,15 +104,3 @@ def _tell_how_to_look(wanted: Settings) -> None:
 def _fail(teller: Teller, message: str, code: int) -> NoReturn:
     teller.say(f"daybook: {message}")
     raise typer.Exit(code)
-
-
-def _be_interrupted_once() -> None:
-    """The first Ctrl-C or SIGTERM ends the demo; the next ones must not end the cleaning up."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for told in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(told, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for told in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(told, interrupt)

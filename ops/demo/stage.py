@@ -1,4 +1,4 @@
-"""The Daybook that a demo has for itself: a home of its own, an empty log at the start, nothing left at the end."""
+"""The Daybook that a demo, or another verb, has for itself: a home of its own, an empty log at the start, nothing left at the end."""
 
 import fcntl
 import shutil
@@ -14,19 +14,17 @@ from ops.running import RunsAlready, bring_up, running_supervisor, take_down
 from ops.settings import Settings
 
 
-def settings_of(around: Settings) -> Settings:
+def settings_of(around: Settings, verb: str = "demo") -> Settings:
     """Below the home of the Daybook that `up` starts, and beside it: other ports, other topics, other tables.
 
-    Servers that the environment names are somebody's: there the names are this demo's own, and it takes them away.
+    Servers that the environment names are somebody's: there the names are this verb's own, and it takes them away.
     """
     api, provider = free_ports(2)
-    own = replace(
-        around, home=around.home / "demo", api=f"{HOST}:{api}", provider=f"http://{HOST}:{provider}"
-    )
+    own = replace(around, home=around.home / verb, api=f"{HOST}:{api}", provider=f"http://{HOST}:{provider}")
     if not (own.kafka or own.cassandra or own.redis):
         return own
     stamp = f"{time.time_ns() // 1_000_000:x}"
-    return replace(own, topic_prefix=f"demo-{stamp}", keyspace=f"demo_{stamp}")
+    return replace(own, topic_prefix=f"{verb}-{stamp}", keyspace=f"{verb}_{stamp}")
 
 
 @contextmanager
@@ -50,15 +48,16 @@ def staged(wanted: Settings, teller: Teller, *, keep: bool) -> Iterator[Settings
 
 @contextmanager
 def _alone(wanted: Settings) -> Iterator[None]:
-    """One demo at a time; the lock ends with its holder, however it ends."""
+    """One at a time; the lock ends with its holder, however it ends."""
     wanted.home.mkdir(parents=True, exist_ok=True)
     with (wanted.home / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunsAlready("another demo is under way") from None
+            raise RunsAlready(f"another {wanted.home.name} is under way") from None
         if running_supervisor(wanted):
-            raise RunsAlready(f"the last demo's Daybook still runs; stop it with: {how_to(wanted, 'down')}")
+            last = f"the last {wanted.home.name}'s Daybook"
+            raise RunsAlready(f"{last} still runs; stop it with: {how_to(wanted, 'down')}")
         yield
 
 
@@ -67,7 +66,7 @@ def how_to(wanted: Settings, verb: str) -> str:
 
 
 def _wipe(wanted: Settings) -> None:
-    """What earlier demos left on disk, save the ports and keys, which may stay the same."""
+    """What earlier runs left on disk, save the ports and keys, which may stay the same."""
     for name in SERVERS:
         shutil.rmtree(wanted.stack / name / "data", ignore_errors=True)
     for folder in (wanted.home / "state", wanted.logs, wanted.run):
