@@ -187,6 +187,29 @@ async def test_what_is_too_much_is_turned_away_unsent(intake: Intake, responder:
     assert all(await asyncio.gather(*running))
 
 
+async def test_a_full_queue_to_kafka_turns_the_next_away_unsent(intake: Intake):
+    intake._producer = Producer(api.intake._settings(DEAD) | {"queue.buffering.max.messages": 2})
+    metas = [meta_of(f"queued-{n}", intake) for n in range(3)]
+    told = await asyncio.gather(*[ask(intake, meta) for meta in metas], return_exceptions=True)
+
+    assert [type(one) for one in told] == [OutcomeUnknownError, OutcomeUnknownError, OverloadedError]
+    assert intake.in_flight == 0
+
+
+async def test_what_was_asked_is_in_kafka_when_it_has_stopped(stack, topics, responder: Responder):
+    intake = Intake(stack.kafka, topics, Codec())
+    intake.start()
+    await until(lambda: intake.hears_decisions)
+    responder.silent = True
+    metas = [meta_of(f"last-{n}", intake) for n in range(3)]
+    asked = [asyncio.create_task(ask(intake, meta)) for meta in metas]
+    await asyncio.sleep(0)
+    await intake.stop()
+    await until(lambda: {meta.command_id for meta in metas} <= {c.meta.command_id for c in responder.seen})
+    for task in asked:
+        task.cancel()
+
+
 async def test_a_command_too_large_for_a_record_is_refused_for_ever_and_unsent(intake: Intake):
     meta = replace(meta_of("huge", intake), correlation_id="x" * 1_000_000)
     with pytest.raises(CommandTooLargeError) as too_large:
