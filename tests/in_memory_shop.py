@@ -13,7 +13,13 @@ from schemas.codec import Decoded
 from schemas.decisions import Decided
 from schemas.inventory import ReceiptLine, ReceiveStock
 from schemas.meta import NO_HASH, SECOND, CommandMeta, EventMeta, Micros, derived_id
-from schemas.payment import PaymentRequested, PaymentRequestRepeated, RecordProviderResult, Verb
+from schemas.payment import (
+    NoteProviderEvent,
+    PaymentRequested,
+    PaymentRequestRepeated,
+    RecordProviderResult,
+    Verb,
+)
 from schemas.topics import Topics
 from schemas.values import MAIN
 from streams import saga
@@ -35,10 +41,13 @@ Source: TypeAlias = tuple[str, str, int]
 
 @dataclass
 class Provider:
-    """Does what it is asked once for each key. `moved` is its own ledger: (payment, verb) → amounts."""
+    """Does what it is asked once for each key. `moved` is its own ledger: (payment, verb) → amounts; `notices` is what
+    it tells of that unasked, by webhook, how often and in what order ever.
+    """
 
     outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
     moved: defaultdict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
+    notices: list[NoteProviderEvent] = field(default_factory=list)
 
     def ask(self, verb: str, request: PaymentRequested, willing: bool) -> tuple[str, str]:
         """(outcome, reference). A willing provider does whatever the money allows."""
@@ -47,7 +56,12 @@ class Provider:
             if outcome == "succeeded":
                 self.moved[request.payment_id, verb].append(request.amount)
             self.outcomes[request.key] = (outcome, derived_id(request.key) if outcome == "succeeded" else "")
+            self._leave_notice(verb, request, outcome)
         return self.outcomes[request.key]
+
+    def _leave_notice(self, verb: str, request: PaymentRequested, outcome: str) -> None:
+        told = (request.payment_id, request.order_id, request.amount, request.currency, verb, request.key)
+        self.notices.append(NoteProviderEvent(*told, outcome, derived_id(request.key, "event")))
 
     def _outcome(self, verb: str, request: PaymentRequested, willing: bool) -> str:
         if not willing:
@@ -154,6 +168,14 @@ class Shop:
         meta = self._meta(body, derived_id(event_id, "asked"), "provider", "sandbox")
         place = ("payment", self.topics.partition_of(request.payment_id))
         self.waiting[place].append(Asked("payment", request.payment_id, body, meta))
+
+    def hint(self, index: int) -> None:
+        """A webhook comes, perhaps not for the first time; the API's window has forgotten that it came before."""
+        body = self.provider.notices[index]
+        self._sent += 1
+        meta = self._meta(body, derived_id("hint", str(self._sent)), "provider", "webhook")
+        place = ("payment", self.topics.partition_of(body.payment_id))
+        self.waiting[place].append(Asked("payment", body.payment_id, body, meta))
 
     def pass_time(self, pause: int) -> None:
         """Every deadline on the way is met when it is due."""

@@ -108,7 +108,7 @@ def stumble(shop: Shop, chance: Random, frozen: str | None) -> None:
     """One process does one thing, unless its aggregate is frozen."""
     sources = [source for source in shop.sources() if source[1] != frozen]
     queues = [place for place in shop.queues() if place[0] != frozen]
-    match chance.choices(("deliver", "decide", "call", "again", "die"), (45, 40, 10, 4, 1))[0]:
+    match chance.choices(("deliver", "decide", "call", "hint", "again", "die"), (45, 40, 10, 5, 4, 1))[0]:
         case "deliver" if sources:
             shop.deliver(chance.choice(sources))
         case "decide" if queues:
@@ -116,6 +116,8 @@ def stumble(shop: Shop, chance: Random, frozen: str | None) -> None:
         case "call" if shop.calls:
             willing, lost, heard = (chance.random() < likely for likely in (0.8, 0.1, 0.8))
             shop.call(chance.randrange(len(shop.calls)), willing=willing, lost=lost, heard=heard)
+        case "hint" if shop.provider.notices:
+            shop.hint(chance.randrange(len(shop.provider.notices)))
         case "again" if shop.facts:
             shop.rewind(chance.choice(sorted(shop.facts)), chance.randint(1, 5))
         case "die" if shop.calls:
@@ -172,6 +174,9 @@ def check_ledger(shop: Shop, payment_id: str) -> None:
     for verb in ("authorized", "captured", "voided", "refunded"):
         name = {"authorized": "authorization", "captured": "capture", "voided": "void"}.get(verb, "refund")
         assert (getattr(ledger, verb) if ledger else 0) == sum(moved[payment_id, name]), f"{ledger}: {verb}"
+    told = [getattr(event, "provider_event_id", None) for event in shop.events_of(f"payment/{payment_id}")]
+    heard = [event_id for event_id in told if event_id is not None]
+    assert len(heard) == len(set(heard)), "a provider's event was written down twice"
 
 
 def check_claims(shop: Shop, order_id: str, record: ConfirmedOrder | SettledOrder) -> None:
