@@ -52,7 +52,9 @@ def _route(environ: Mapping[str, str]) -> Route | None:
     if not (target := environ.get("DAYBOOK_WEBHOOKS")):
         return None
     modes = environ.get("DAYBOOK_SANDBOX_WEBHOOKS", "").replace(",", " ").split()
-    return Route(target, Path(environ.get("DAYBOOK_WEBHOOK_SECRETS", "")), frozenset(map(Mode, modes)))
+    keys = Path(environ.get("DAYBOOK_HOME", ".daybook"), "keys")
+    secrets = Path(environ.get("DAYBOOK_WEBHOOK_SECRETS") or keys / "webhooks.secrets")
+    return Route(target, secrets, frozenset(map(Mode, modes)))
 
 
 class Server(uvicorn.Server):
