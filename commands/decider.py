@@ -1,6 +1,6 @@
 """What a decider is: two pure functions and two small ones, over records that the worker keeps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -63,12 +63,18 @@ def no_deadline(_path: str, _record: Record) -> Deadline | None:
     return None
 
 
+def own_record(command: Command) -> Iterable[str]:
+    return (command.stream,)
+
+
 @dataclass(frozen=True)
 class Decider:
     """`decide` says what happens, or why not (no events: it is already so); `evolve` what is true afterwards.
 
     A stream's own record lies under the stream's name; a decider may keep more records beside it (claims). Every
     event has a `stream`. `answer` sees the state after the events; `deadline` is asked whenever a record changes.
+    `reads` names the paths that `decide` will look at, as far as the command tells: the worker gets those of a whole
+    batch at once.
     """
 
     aggregate: str
@@ -76,6 +82,7 @@ class Decider:
     evolve: Callable[[Snapshot, Event], Changes]
     answer: Callable[[Snapshot, Command, Sequence[Event]], Answer] = no_answer
     deadline: Callable[[str, Record], Deadline | None] = no_deadline
+    reads: Callable[[Command], Iterable[str]] = own_record
 
 
 def of_one_record(

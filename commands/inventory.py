@@ -391,4 +391,20 @@ def deadline(_path: str, record: InventoryState) -> Deadline | None:
     return Deadline(record.expires_at, command)
 
 
-DECIDER = Decider("inventory", decide, evolve, answer, deadline)
+def reads(command: InventoryCommand) -> Iterator[str]:
+    """The items, and the claims of the lines that an order asks for."""
+    match command:
+        case ReceiveStock():
+            yield from (stock_stream(line.sku, command.location) for line in command.lines)
+        case AdjustStock() | ChangeStockPolicy():
+            yield command.stream
+        case ExpireReservation():
+            yield command.stream
+            yield claim_path(command.sku, command.location, command.order_id, command.line)
+        case _:
+            for line in command.lines:
+                yield stock_stream(line.sku, command.location)
+                yield claim_path(line.sku, command.location, command.order_id, line.line)
+
+
+DECIDER = Decider("inventory", decide, evolve, answer, deadline, reads)

@@ -182,6 +182,7 @@ class Writer:
                 asked.append(command)
         asked += self._due(now)
         known = self._window.find([command.meta.command_id for command in asked], now) if asked else {}
+        self._fetch(asked)
         for command in asked:
             batch.take(command, known)
         return batch.staged(received[-1].offset + 1 if received else None)
@@ -249,17 +250,26 @@ class Writer:
     def kept(self, path: str) -> Kept | None:
         """The record at a path as it was last merged."""
         kept = self._cache.get(path)
-        if kept is None:
-            if path in self._absent:
-                return None
-            value = self._store.get(self._record_key(path))
-            if value is None:
-                # A new claim is asked for twice in its batch: when it is decided, and for its deadline.
-                self._absent.add(path)
-                return None
-            decoded: Decoded[RecordMeta] = self._codec.decode(value)
-            kept = Kept(decoded.body, decoded.version, decoded.hash)
-            self._cache.put(path, kept, len(value))
+        if kept is None and path not in self._absent:
+            kept = self._found(path, self._store.get(self._record_key(path)))
+        return kept
+
+    def _fetch(self, asked: Iterable[Asked]) -> None:
+        """Ask the store once for all that a batch is known to look at."""
+        reads = self._decider.reads
+        paths = {path for one in asked if one.body is not None for path in reads(one.body)}
+        missing = [path for path in paths if self._cache.get(path) is None]
+        for path, value in zip(missing, self._store.get_many([*map(self._record_key, missing)]), strict=True):
+            self._found(path, value)
+
+    def _found(self, path: str, value: bytes | None) -> Kept | None:
+        if value is None:
+            # A new claim is asked for again in its batch, for its deadline.
+            self._absent.add(path)
+            return None
+        decoded: Decoded[RecordMeta] = self._codec.decode(value)
+        kept = Kept(decoded.body, decoded.version, decoded.hash)
+        self._cache.put(path, kept, len(value))
         return kept
 
     # Writing.
@@ -649,7 +659,7 @@ class _Batch:
         self, asked: Asked, rejection: Rejection | None, answer: Answer, events: Sequence[Event] = ()
     ) -> Decided:
         meta, body = asked.meta, asked.body
-        streams = dict.fromkeys([meta.stream, *(event.stream for event in events)])
+        streams = dict.fromkeys([meta.stream, *[event.stream for event in events]])
         positions = [Position(s, version) for s in streams if (version := self._head(s).version)]
         accepted = "refused" if answer.refused else "accepted"
         return Decided(

@@ -1,8 +1,8 @@
 """The cart: what a customer means to buy, at prices already resolved. Stream `cart/{id}`."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from schemas.frozen import frozen
 from schemas.meta import DAY, Micros, derived_id
 from schemas.values import PricedLine
 
@@ -10,7 +10,7 @@ CART_LIMIT = 30 * DAY
 """A cart expires after so long without change."""
 
 
-@dataclass(frozen=True)
+@frozen
 class CartMessage:
     cart_id: str
 
@@ -28,7 +28,7 @@ def order_id_of(cart_id: str, checkout: int) -> str:
     return derived_id(cart_id, str(checkout))
 
 
-@dataclass(frozen=True)
+@frozen
 class CartItem:
     """One SKU in a cart; all its units are one line."""
 
@@ -41,65 +41,65 @@ class CartItem:
     stocked: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class CreateCart(CartMessage):
     owner: str
     currency: str
 
 
-@dataclass(frozen=True)
+@frozen
 class AddItemsToCart(CartMessage):
     """All or nothing. `items` were resolved against the catalog by the API."""
 
     items: tuple[CartItem, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class ChangeItemQuantity(CartMessage):
     sku: str
     quantity: int
 
 
-@dataclass(frozen=True)
+@frozen
 class RemoveItemFromCart(CartMessage):
     sku: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ClearCart(CartMessage):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class CheckOutCart(CartMessage):
     token: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ReopenCart(CartMessage):
     order_id: str
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class CompleteCart(CartMessage):
     order_id: str
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ExpireCart(CartMessage):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class CartCreated(CartMessage):
     owner: str
     currency: str
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class ItemAddedToCart(CartMessage):
     """`quantity` units were added; the line now has `quantity_after`."""
 
@@ -113,7 +113,7 @@ class ItemAddedToCart(CartMessage):
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class CartItemQuantityChanged(CartMessage):
     sku: str
     quantity: int
@@ -121,18 +121,18 @@ class CartItemQuantityChanged(CartMessage):
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class ItemRemovedFromCart(CartMessage):
     sku: str
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class CartCleared(CartMessage):
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class CartCheckedOut(CartMessage):
     owner: str
     order_id: str
@@ -143,23 +143,23 @@ class CartCheckedOut(CartMessage):
     token: str
 
 
-@dataclass(frozen=True)
+@frozen
 class CartReopened(CartMessage):
     order_id: str
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class CartCompleted(CartMessage):
     order_id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class CartExpired(CartMessage):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class OpenCart:
     """`checkouts` counts how often it was checked out so far."""
 
@@ -170,7 +170,7 @@ class OpenCart:
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class CheckedOutCart:
     owner: str
     currency: str
@@ -179,13 +179,13 @@ class CheckedOutCart:
     order_id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class CompletedCart:
     owner: str
     order_id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ExpiredCart:
     owner: str
 

@@ -1,10 +1,11 @@
 """The catalog: what is for sale and at what price. Stream `product/{sku}`."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from schemas.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class CatalogMessage:
     sku: str
 
@@ -17,7 +18,7 @@ def product_stream(sku: str) -> str:
     return f"product/{sku}"
 
 
-@dataclass(frozen=True)
+@frozen
 class PublishProduct(CatalogMessage):
     """Creates the product or changes it; the decider finds out which. `stocked = False` is no goods (postage)."""
 
@@ -30,12 +31,12 @@ class PublishProduct(CatalogMessage):
     stocked: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class RetireProduct(CatalogMessage):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class ProductPublished(CatalogMessage):
     name: str
     description: str
@@ -46,7 +47,7 @@ class ProductPublished(CatalogMessage):
     stocked: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class ProductChanged(CatalogMessage):
     """All but the price, as it is from now on."""
 
@@ -57,19 +58,19 @@ class ProductChanged(CatalogMessage):
     stocked: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class PriceChanged(CatalogMessage):
     price: int
     currency: str
     price_before: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ProductRetired(CatalogMessage):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PublishedProduct(CatalogMessage):
     name: str
     description: str
@@ -80,7 +81,7 @@ class PublishedProduct(CatalogMessage):
     stocked: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class RetiredProduct(CatalogMessage):
     name: str
     description: str

@@ -1,8 +1,8 @@
 """What became of a command: the dedupe window, the caller's answer and the saga's answer in one record."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+from schemas.frozen import frozen
 from schemas.meta import Micros
 from schemas.values import Position, RefusedLine
 
@@ -17,7 +17,7 @@ ALREADY = "already"
 """The status of a command that was accepted and changed nothing, unless its decider has a word of its own."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Rejected:
     """`type` names the rejection (`CartIsEmpty`), `kind` is what a caller may do about it."""
 
@@ -26,7 +26,7 @@ class Rejected:
     detail: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Decided:
     """One command's outcome. `stream` is whom it asked, `lines` the order's lines it spoke of, `status` a word of
     the decider's own (a payment's `pending`, `done`, `nothing`, `failed`), `positions` the streams it stands in.
@@ -52,7 +52,7 @@ class Decided:
     sender: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Decisions:
     """All commands that one transaction decided in one command partition. `ids` are their 16-byte ids in a row, so
     that a window can be restored without decoding the rest.

@@ -1,8 +1,8 @@
 """Inventory: how many units there are, and to whom they are promised. Stream `stock/{sku}/{location}`."""
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from schemas.frozen import frozen
 from schemas.meta import MINUTE, Micros
 from schemas.values import Line
 
@@ -27,13 +27,13 @@ def claim_path(sku: str, location: str, order_id: str, line: int) -> str:
 # Commands. A command's lines all live in one inventory partition (`schemas.topics.partition_of(sku)`).
 
 
-@dataclass(frozen=True)
+@frozen
 class ReceiptLine:
     sku: str
     quantity: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ReceiveStock:
     """Goods came in under a document; registers the item if it is new."""
 
@@ -46,7 +46,7 @@ class ReceiveStock:
         return stock_stream(self.lines[0].sku, self.location)
 
 
-@dataclass(frozen=True)
+@frozen
 class _OneItem:
     sku: str
     location: str
@@ -56,13 +56,13 @@ class _OneItem:
         return stock_stream(self.sku, self.location)
 
 
-@dataclass(frozen=True)
+@frozen
 class ChangeStockPolicy(_OneItem):
     safety_stock: int
     low_stock_at: int
 
 
-@dataclass(frozen=True)
+@frozen
 class AdjustStock(_OneItem):
     """A fact about the shelf: `delta` units more or fewer, and why; `corrects` names an earlier event's id."""
 
@@ -72,7 +72,7 @@ class AdjustStock(_OneItem):
     corrects: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class ExpireReservation(_OneItem):
     """Sent by the deadline of one claim."""
 
@@ -80,7 +80,7 @@ class ExpireReservation(_OneItem):
     line: int
 
 
-@dataclass(frozen=True)
+@frozen
 class _OrderLines:
     """What an order asks of one inventory partition; `attempt` counts from 1 how often it has asked."""
 
@@ -94,29 +94,29 @@ class _OrderLines:
         return stock_stream(self.lines[0].sku, self.location)
 
 
-@dataclass(frozen=True)
+@frozen
 class ReserveStock(_OrderLines):
     """All lines or none."""
 
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class ReleaseReservation(_OrderLines):
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class AllocateStock(_OrderLines):
     """All lines or none; also a claim that expired meanwhile, if its units are still free."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ReleaseAllocation(_OrderLines):
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ShipStock(_OrderLines):
     """Every line that is covered is shipped; the others are refused one by one."""
 
@@ -124,7 +124,7 @@ class ShipStock(_OrderLines):
 # Events. Each carries the balances after it.
 
 
-@dataclass(frozen=True)
+@frozen
 class StockEvent:
     sku: str
     location: str
@@ -138,24 +138,24 @@ class StockEvent:
         return stock_stream(self.sku, self.location)
 
 
-@dataclass(frozen=True)
+@frozen
 class StockItemRegistered(StockEvent):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class StockReceived(StockEvent):
     quantity: int
     document: str
 
 
-@dataclass(frozen=True)
+@frozen
 class StockPolicyChanged(StockEvent):
     safety_stock: int
     low_stock_at: int
 
 
-@dataclass(frozen=True)
+@frozen
 class StockAdjusted(StockEvent):
     """`before` and `after` are the sellable units; `after - before` is what was asked."""
 
@@ -166,14 +166,14 @@ class StockAdjusted(StockEvent):
     corrects: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class StockShortfallFound(StockEvent):
     """Promises exceed what is on the shelf by `uncovered` units."""
 
     uncovered: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ClaimEvent(StockEvent):
     """`quantity` units moved for the `line`-th line of an order."""
 
@@ -183,70 +183,70 @@ class ClaimEvent(StockEvent):
     quantity: int
 
 
-@dataclass(frozen=True)
+@frozen
 class StockReserved(ClaimEvent):
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class StockReservationRefused(ClaimEvent):
     """`available` is what could have been granted at that moment."""
 
     available: int
 
 
-@dataclass(frozen=True)
+@frozen
 class StockReservationReleased(ClaimEvent):
     """`quantity` is 0 where the claim had expired before: its units were free already."""
 
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class StockReservationExpired(ClaimEvent):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class StockAllocated(ClaimEvent):
     """`from_reserved` units were reserved until now (0 for a claim that had expired)."""
 
     from_reserved: int
 
 
-@dataclass(frozen=True)
+@frozen
 class StockAllocationRefused(ClaimEvent):
     available: int
 
 
-@dataclass(frozen=True)
+@frozen
 class StockAllocationReleased(ClaimEvent):
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class StockShipped(ClaimEvent):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class StockShipmentRefused(ClaimEvent):
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class StockDepleted(StockEvent):
     """Nothing is available any more."""
 
 
-@dataclass(frozen=True)
+@frozen
 class StockReplenished(StockEvent):
     """Something is available again."""
 
     available: int
 
 
-@dataclass(frozen=True)
+@frozen
 class LowStockReached(StockEvent):
     available: int
     low_stock_at: int
@@ -255,7 +255,7 @@ class LowStockReached(StockEvent):
 # State: one record for the quantities of an item, one for each live claim on it.
 
 
-@dataclass(frozen=True)
+@frozen
 class StockItem:
     sellable: int
     reserved: int
@@ -269,7 +269,7 @@ class StockItem:
         return max(0, self.sellable - self.reserved - self.allocated - self.safety_stock)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Claim:
     sku: str
     location: str
@@ -278,17 +278,17 @@ class _Claim:
     quantity: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ActiveClaim(_Claim):
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class ExpiredClaim(_Claim):
     """Its units are free again; it may still be allocated as long as they are."""
 
 
-@dataclass(frozen=True)
+@frozen
 class AllocatedClaim(_Claim):
     pass
 

@@ -1,9 +1,9 @@
 """A dead letter: a record that could not be applied, word for word, with the reason."""
 
-from dataclasses import dataclass
+from schemas.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class DeadLetter:
     """`consumer` could not apply the record at `topic`/`partition`/`offset`; `stream` is empty if unreadable."""
 

@@ -1,9 +1,10 @@
 """What every message says about itself: who asked, what caused it, when, and where it stands in its stream."""
 
-from dataclasses import dataclass
 from hashlib import sha1
 from typing import Literal, NewType
 from uuid import UUID
+
+from schemas.frozen import frozen
 
 Micros = NewType("Micros", int)
 """An instant: microseconds since 1970-01-01 UTC."""
@@ -24,7 +25,7 @@ _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 """A UUID says in two bits of this digit how it is laid out."""
 
 
-@dataclass(frozen=True)
+@frozen
 class CommandMeta:
     """`stream` is the aggregate that is asked; after `not_after` the command can have no effect any more."""
 
@@ -43,7 +44,7 @@ class CommandMeta:
     fingerprint: str
 
 
-@dataclass(frozen=True)
+@frozen
 class EventMeta:
     """`occurred_at` is when it happened, `recorded_at` when the writer wrote it down (never backwards in a stream).
 
@@ -69,7 +70,7 @@ class EventMeta:
     previous: bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordMeta:
     """Of a state record or a decisions record: the stream (or, of decisions, the partition) it speaks of."""
 

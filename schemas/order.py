@@ -1,8 +1,8 @@
 """The order, memory of the checkout: its stream says what was asked and came back. Stream `order/{id}`."""
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from schemas.frozen import frozen
 from schemas.meta import SECOND, Micros, derived_id
 from schemas.values import Line, PricedLine, RefusedLine
 
@@ -23,7 +23,7 @@ ClaimKind = Literal["reserved", "allocated"]
 Ending = Literal["rejected", "cancelled", "completed"]
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderMessage:
     order_id: str
 
@@ -49,7 +49,7 @@ def payment_id_of(order_id: str, attempt: int = 1) -> str:
 # Commands.
 
 
-@dataclass(frozen=True)
+@frozen
 class PlaceOrder(OrderMessage):
     cart_id: str
     owner: str
@@ -59,7 +59,7 @@ class PlaceOrder(OrderMessage):
     token: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordStockAnswer(OrderMessage):
     """Inventory's answer to one ReserveStock: all its lines (by number) are granted; none, if any is refused.
 
@@ -71,7 +71,7 @@ class RecordStockAnswer(OrderMessage):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordAllocation(OrderMessage):
     """As RecordStockAnswer, of one AllocateStock."""
 
@@ -80,7 +80,7 @@ class RecordAllocation(OrderMessage):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordRelease(OrderMessage):
     """Claims that are gone: `released` when asked to, `expired` by themselves; or `failed`: the release had
     no effect and will be asked again.
@@ -90,7 +90,7 @@ class RecordRelease(OrderMessage):
     how: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordShipment(OrderMessage):
     """Of the `attempt`-th ShipStock: its lines are shipped, save those refused (all, if it has a `code`)."""
 
@@ -100,7 +100,7 @@ class RecordShipment(OrderMessage):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordPaymentAnswer(OrderMessage):
     """Of an authorization: done, pending (asked, not known yet) or failed (declined, with the code)."""
 
@@ -109,14 +109,14 @@ class RecordPaymentAnswer(OrderMessage):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordCapture(OrderMessage):
     payment_id: str
     outcome: str
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordMoneyReturn(OrderMessage):
     """Of a void or a refund; `nothing`: the payment holds no money and never will."""
 
@@ -126,7 +126,7 @@ class RecordMoneyReturn(OrderMessage):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordCartAnswer(OrderMessage):
     """`how`: reopened, completed, refused (the cart had moved on by itself); failed: to be asked again."""
 
@@ -134,22 +134,22 @@ class RecordCartAnswer(OrderMessage):
     how: str
 
 
-@dataclass(frozen=True)
+@frozen
 class CancelOrder(OrderMessage):
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ExpireOrder(OrderMessage):
     """Sent by the order's deadline while it is placed."""
 
 
-@dataclass(frozen=True)
+@frozen
 class RemindOrder(OrderMessage):
     """Sent by the order's deadline while anything is owed."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ShipOrder(OrderMessage):
     pass
 
@@ -157,7 +157,7 @@ class ShipOrder(OrderMessage):
 # Events. Those that trigger a step carry all that the step needs.
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderStep(OrderMessage):
     """`lines` are the stocked lines that the step concerns."""
 
@@ -169,7 +169,7 @@ class OrderStep(OrderMessage):
     currency: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderPlaced(OrderMessage):
     cart_id: str
     owner: str
@@ -181,12 +181,12 @@ class OrderPlaced(OrderMessage):
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderLinesReserved(OrderMessage):
     lines: tuple[Line, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderLinesRefused(OrderMessage):
     """`withheld` are the numbers of lines that were asked for in the same command and hold nothing either."""
 
@@ -194,31 +194,31 @@ class OrderLinesRefused(OrderMessage):
     withheld: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderStockSecured(OrderStep):
     token: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderPaymentAuthorized(OrderMessage):
     payment_id: str
     amount: int
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderPaymentDeclined(OrderMessage):
     payment_id: str
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderConfirmed(OrderStep):
     """Allocate the lines, capture the amount, complete the cart; what is unheard of at `remind_at`, again."""
 
     remind_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderConfirmationRepeated(OrderStep):
     """A confirmed order asks again for what it has not heard of: `lines` to be allocated, and the cart."""
 
@@ -227,7 +227,7 @@ class OrderConfirmationRepeated(OrderStep):
     remind_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderReturn(OrderStep):
     """What an ended order asks for: `lines` are claims to be released (`held`: reserved or allocated), `money`
     is none, void or refund, `cart` none, reopen or complete; again at `remind_at`, while it is owed.
@@ -239,22 +239,22 @@ class OrderReturn(OrderStep):
     remind_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderRejected(OrderReturn):
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderCancelled(OrderReturn):
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderLinesAllocated(OrderMessage):
     lines: tuple[Line, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderClaimsReturned(OrderMessage):
     """`how`: released, and that is their end; or expired: free, yet an allocation may still get them back."""
 
@@ -262,48 +262,48 @@ class OrderClaimsReturned(OrderMessage):
     how: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderClaimsOrphaned(OrderStep):
     """Claims that were granted after the order had ended; they are released."""
 
     held: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderPaymentOrphaned(OrderStep):
     """Money that came after the order had ended; `money` says how it goes back."""
 
     money: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderShipmentRequested(OrderStep):
     attempt: int
     remind_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderLinesShipped(OrderMessage):
     lines: tuple[Line, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderShipmentRefused(OrderMessage):
     lines: tuple[RefusedLine, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderShipped(OrderMessage):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderCaptured(OrderMessage):
     payment_id: str
     amount: int
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderCaptureFailed(OrderMessage):
     """Asked again at `retry_at`."""
 
@@ -312,7 +312,7 @@ class OrderCaptureFailed(OrderMessage):
     retry_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderCaptureRequested(OrderStep):
     """The capture is asked for again, for the `attempt`-th time (the first time is the confirmation)."""
 
@@ -320,33 +320,33 @@ class OrderCaptureRequested(OrderStep):
     remind_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderMoneyReturned(OrderMessage):
     payment_id: str
     verb: str
     amount: int
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderCartClosed(OrderMessage):
     how: str
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderReturnRequested(OrderReturn):
     """An ended order asks once more for what is owed, for the `attempt`-th time."""
 
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderCompleted(OrderMessage):
     """Shipped and captured; if its cart is not closed yet, that is asked for again at `remind_at`."""
 
     remind_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderSettled(OrderMessage):
     """The order has ended, and nothing is owed any more."""
 
@@ -407,7 +407,7 @@ Parcel = Literal["-", "?", "s"]
 Money = Literal["none", "asked", "declined", "authorized", "captured", "returned"]
 
 
-@dataclass(frozen=True)
+@frozen
 class OrderLines:
     """Some of the stocked lines of a long order; never changes."""
 
@@ -415,7 +415,7 @@ class OrderLines:
     lines: tuple[Line, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class _LivingOrder:
     """`claims` has one `Claim` for each line, in order; `lines` are the stocked, unless they lie apart."""
 
@@ -433,13 +433,13 @@ class _LivingOrder:
         return payment_id_of(self.order_id)
 
 
-@dataclass(frozen=True)
+@frozen
 class PlacedOrder(_LivingOrder):
     token: str
     expires_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class ConfirmedOrder(_LivingOrder):
     """`parcels` has one `Parcel` for each line; `cart` is complete while that is owed, else none."""
 
@@ -451,7 +451,7 @@ class ConfirmedOrder(_LivingOrder):
     remind_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class EndedOrder(_LivingOrder):
     """`held` says which release ends its claims, `cart` what is owed to the cart."""
 
@@ -462,7 +462,7 @@ class EndedOrder(_LivingOrder):
     remind_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class SettledOrder:
     order_id: str
     owner: str

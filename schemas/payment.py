@@ -1,8 +1,8 @@
 """The payment: a small ledger of what the provider was asked and what it answered. Stream `payment/{id}`."""
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from schemas.frozen import frozen
 from schemas.meta import MINUTE, SECOND, Micros
 
 Verb = Literal["authorization", "capture", "void", "refund"]
@@ -20,7 +20,7 @@ NOTICE_PATIENCE = 1 * SECOND
 """So long after the provider's own notice the request is repeated, unless the answer to it has come by then."""
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentMessage:
     payment_id: str
 
@@ -33,7 +33,7 @@ def payment_stream(payment_id: str) -> str:
     return f"payment/{payment_id}"
 
 
-@dataclass(frozen=True)
+@frozen
 class RequestAuthorization(PaymentMessage):
     order_id: str
     owner: str
@@ -43,28 +43,28 @@ class RequestAuthorization(PaymentMessage):
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class RequestCapture(PaymentMessage):
     order_id: str
     amount: int
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class RequestVoid(PaymentMessage):
     order_id: str
     currency: str
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class RequestRefund(PaymentMessage):
     order_id: str
     amount: int
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class RecordProviderResult(PaymentMessage):
     """What the provider said to the request whose idempotency key is `key`."""
 
@@ -76,7 +76,7 @@ class RecordProviderResult(PaymentMessage):
     provider_event_id: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class NoteProviderEvent(PaymentMessage):
     """What the provider tells unasked (a webhook) of the request whose idempotency key is `key`: a hint, since it
     may come twice, late, out of order or never. `provider_event_id` is the same however often it is told.
@@ -91,7 +91,7 @@ class NoteProviderEvent(PaymentMessage):
     provider_event_id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RepeatPaymentRequest(PaymentMessage):
     """Sent by the payment's deadline while the answer to `key` is not known."""
 
@@ -100,7 +100,7 @@ class RepeatPaymentRequest(PaymentMessage):
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class _PaymentFact:
     payment_id: str
     order_id: str
@@ -112,7 +112,7 @@ class _PaymentFact:
         return payment_stream(self.payment_id)
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentRequested(_PaymentFact):
     """`key` is the provider's idempotency key: the id of the first such event. `reference` is the provider's
     own id of what is captured, voided or refunded (empty for an authorization, which has a `token`).
@@ -125,38 +125,38 @@ class PaymentRequested(_PaymentFact):
     repeat_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentAuthorizationRequested(PaymentRequested):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentCaptureRequested(PaymentRequested):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentVoidRequested(PaymentRequested):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentRefundRequested(PaymentRequested):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentVoidDeferred(_PaymentFact):
     """A void was asked while an authorization or a capture is pending; it is done when that is known."""
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentRequestRepeated(PaymentRequested):
     verb: str
     attempt: int
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentResult(_PaymentFact):
     """`amount` is what this answer moved (0 where it moved nothing)."""
 
@@ -164,47 +164,47 @@ class PaymentResult(_PaymentFact):
     reference: str
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentAuthorized(PaymentResult):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentCaptured(PaymentResult):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentVoided(PaymentResult):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentRefunded(PaymentResult):
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentDeclined(PaymentResult):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentCaptureFailed(PaymentResult):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentVoidFailed(PaymentResult):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentRefundFailed(PaymentResult):
     code: str
 
 
-@dataclass(frozen=True)
+@frozen
 class PaymentUnknown(PaymentResult):
     """The call ended without an answer; it is asked again with the first key at `repeat_at`."""
 
@@ -212,7 +212,7 @@ class PaymentUnknown(PaymentResult):
     repeat_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class ProviderEventNoted(_PaymentFact):
     """The provider says that it has an answer to what is pending: it is asked again at `repeat_at`, at the latest.
 
@@ -226,7 +226,7 @@ class ProviderEventNoted(_PaymentFact):
     repeat_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class ProviderEventIgnored(_PaymentFact):
     """What the provider said contradicts the payment; `why` names in what. No id where it was asked for it."""
 
@@ -269,7 +269,7 @@ PaymentEvent: TypeAlias = (
 # State.
 
 
-@dataclass(frozen=True)
+@frozen
 class PendingRequest:
     """What the provider was asked and has not answered for certain; repeated, same `key`, at `repeat_at`."""
 
@@ -282,7 +282,7 @@ class PendingRequest:
     repeat_at: Micros
 
 
-@dataclass(frozen=True)
+@frozen
 class SettledRequest:
     """`amount` is what was asked; None where it was settled before that was remembered."""
 
@@ -291,7 +291,7 @@ class SettledRequest:
     amount: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Payment:
     """Amounts in minor units. One request at a time is under way; `settled` remembers the latest answers, `heard`
     the ids of the latest provider events that were written down.

@@ -1,11 +1,11 @@
 """Where a writer stood: the one state record that is about a partition and not about a stream."""
 
-from dataclasses import dataclass
+from schemas.frozen import frozen
 
 POSITION_PATH = "~position"
 
 
-@dataclass(frozen=True)
+@frozen
 class WriterPosition:
     """What the transaction that wrote this record found and added, so that a log that lost its end is found out.
 

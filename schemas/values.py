@@ -1,6 +1,6 @@
 """Values that several aggregates speak of: lines, positions, and the limits of what is sensible."""
 
-from dataclasses import dataclass
+from schemas.frozen import frozen
 
 MAIN = "main"
 """The one location of the spine."""
@@ -10,7 +10,7 @@ PRICE_MAX = 1_000_000
 LINES_MAX = 2_000
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """So many units of a SKU, on the `line`-th line (from 1) of an order."""
 
@@ -19,7 +19,7 @@ class Line:
     quantity: int
 
 
-@dataclass(frozen=True)
+@frozen
 class RefusedLine:
     """A line that inventory could not grant; `available` is what it could have granted at that moment."""
 
@@ -29,7 +29,7 @@ class RefusedLine:
     available: int
 
 
-@dataclass(frozen=True)
+@frozen
 class PricedLine:
     """A line as it was checked out: `unit_price` in minor units, as of `price_version` of the product's stream."""
 
@@ -42,7 +42,7 @@ class PricedLine:
     stocked: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Position:
     """A point in a stream; written `stream@version`."""
 
