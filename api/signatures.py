@@ -34,16 +34,24 @@ class Secrets:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._complained = False
 
     def current(self) -> Sequence[bytes]:
         try:
             with self._path.open("rb") as file:
                 lines = file.read(FILE_BYTES_MAX).decode("ascii").split()
-            return [_secret_of(line) for line in lines]
+            secrets = [_secret_of(line) for line in lines]
         except (OSError, ValueError) as error:
-            # Never the error's own words: they may quote what stands in the file.
-            log.warning("webhook_secrets_unreadable", path=str(self._path), error=type(error).__name__)
+            self._complain(error)
             return []
+        self._complained = False
+        return secrets
+
+    def _complain(self, error: Exception) -> None:
+        """Once until it is mended, for anybody may call; never in the error's own words, which may quote the file."""
+        if not self._complained:
+            log.warning("webhook_secrets_unreadable", path=str(self._path), error=type(error).__name__)
+        self._complained = True
 
 
 def _secret_of(line: str) -> bytes:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from ops.audit.views import find_view_errors
-from ops.demo.frontend import RefusedError
+from ops.demo.frontend import Frontend, RefusedError, open_session
 from ops.demo.laws import check_laws
 from ops.demo.performance import provider_ledger, read_side
 from ops.settings import REPOSITORY, Settings
 from ops.supervisor import RoleState, read_report
-from tests.end_to_end.shop import Shop
+from tests.end_to_end.shop import Shop, eventually
 
 LAWS = "12345678"
 
@@ -62,6 +62,18 @@ async def test_a_checkout_is_paid_once_shipped_and_told_to_everybody(shop: Shop,
         "StockAllocated",
         "StockShipped",
     ]
+
+
+async def test_the_providers_webhooks_are_heard_while_nothing_depends_on_them(
+    shop: Shop, daybook: Settings
+) -> None:
+    sku, eve = shop.sku("CANDLE"), shop.customer("eve")
+    await shop.sells(sku, price=100, units=1)
+    await shop.secured(await shop.checks_out(eve, {sku: 1}))
+    async with open_session() as session:
+        sandbox = Frontend(session, daybook.provider.removeprefix("http://"))
+        notices = await eventually(lambda: sandbox.read("/notices"), lambda seen: not seen["waiting"])
+    assert set(notices["answers"]["true"]) == {"204"}
 
 
 async def test_a_declined_card_gives_the_goods_back_and_the_cart_too(shop: Shop, daybook: Settings) -> None:
