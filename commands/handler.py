@@ -24,8 +24,8 @@ from schemas.codec import Codec, Decoded
 from schemas.meta import DAY, HOUR, SECOND, Micros
 from schemas.topics import Topics
 
-BATCH_MAX = 500
-BATCH_BYTES = 200_000
+BATCH_MAX = 1_000
+BATCH_BYTES = 400_000
 """So many bytes of commands are decided at once, or one command: a line of 9 bytes becomes an event of 450."""
 
 WAIT_MAX_S = 0.25
