@@ -390,9 +390,10 @@ class EventSource:
         self._watchdog.turned(f"{self.route.consumer} source")
         self._consumer.pause([TopicPartition(*partition) for partition in self._cursors])
         message = self._consumer.poll(0)
-        cursor = self._cursors.get(_partition_of(message)) if message is not None else None
-        if message is not None and message.error() is None and cursor is not None:
-            cursor.misplaced = True
+        # What is no message is heard all the same: the end of a partition is told once.
+        for partition in self._by_partition([] if message is None else [message]):
+            if partition in self._cursors:
+                self._cursors[partition].misplaced = True
         self._consumer.resume([TopicPartition(*p) for p, cursor in self._cursors.items() if not cursor.held])
 
     # Assignment and position.

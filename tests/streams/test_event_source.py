@@ -134,6 +134,7 @@ async def test_what_comes_while_a_store_writes_waits_in_kafkas_queue_and_batches
         assert len(listener.deliveries) == 1
         written.set()
         await until(lambda: len(shelf.applied) == 5)
+        await until(lambda: listener.source.lag.events == 0)
     assert shelf.versions("a") == [1, 2, 3, 4, 5]
 
 
