@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import orjson
 from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
@@ -127,8 +127,7 @@ class Insert:
         return Row(self, values, document.version)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """`values` in the order of the insert's key and columns, as of `version` of the stream."""
 
     insert: Insert

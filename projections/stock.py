@@ -1,7 +1,7 @@
 """How many units there are of a SKU at a location, how many are promised, and how many can still be had."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 
@@ -43,17 +43,18 @@ def evolve(level: StockLevel | None, event: Decoded[EventMeta]) -> StockLevel:
     body: StockEvent = event.body
     if not isinstance(body, StockEvent):
         raise UnexpectedFact(f"{type(body).__name__} is no event of a stock item")
-    now = replace(
-        level or StockLevel(body.sku, body.location),
-        sellable=body.sellable,
-        reserved=body.reserved,
-        allocated=body.allocated,
-        shipped=body.shipped,
-        version=event.meta.version,
+    policy = body if isinstance(body, StockPolicyChanged) else level
+    return StockLevel(
+        body.sku,
+        body.location,
+        body.sellable,
+        body.reserved,
+        body.allocated,
+        body.shipped,
+        policy.safety_stock if policy else 0,
+        policy.low_stock_at if policy else 0,
+        event.meta.version,
     )
-    if isinstance(body, StockPolicyChanged):
-        return replace(now, safety_stock=body.safety_stock, low_stock_at=body.low_stock_at)
-    return now
 
 
 def dump(level: StockLevel) -> bytes:
