@@ -45,6 +45,11 @@ ELSEWHERE = {
         "Measure Daybook and a peer in the same rounds.",
         ("bench", "bench hot-sku --report hot-sku.json", "bench latency --rounds 15"),
     ),
+    "faults": Elsewhere(
+        "ops.faults.cli:faults",
+        "Break real processes while callers trade, and check what they were told.",
+        ("faults", "faults F8 F28 --seed 7 --report faults.json", "faults --rounds 20"),
+    ),
     "token": Elsewhere(
         "ops.tokens:token",
         "Issue a bearer token for development.",

@@ -21,6 +21,8 @@ from ops.processes import Started
 from ops.roles import LIFELINE, ROLES
 
 STEP_S = 1.0
+LOOK_EVERY_S = 0.5
+"""At servers: the kernel tells only a parent of its child's end, and theirs was `up`."""
 GRACE_S = 15.0
 MINUTE_S = 60.0
 RESTARTS_IN_A_MINUTE = 5
@@ -145,7 +147,7 @@ class SupervisedServer:
             self._start(now)
 
     def seconds_until_due(self, now: float) -> float:
-        return STEP_S if self._due is None else max(0.0, self._due - now)
+        return LOOK_EVERY_S if self._due is None else max(0.0, self._due - now)
 
     def _start(self, now: float) -> None:
         self._started_at, self._due = now, None

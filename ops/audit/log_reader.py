@@ -1,7 +1,7 @@
 """Reads the whole log as an outsider would: a plain read_committed consumer, every partition to its end."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
@@ -79,10 +79,15 @@ class LogReader:
 
 
 @contextmanager
-def open_log(bootstrap: str, prefix: str) -> Iterator[LogReader]:
-    """The log of the topics under this prefix. Raises LogNotReadError where one of them is missing."""
+def open_log(
+    bootstrap: str, prefix: str, kinds: Collection[str] = KINDS, aggregates: Collection[str] = AGGREGATES
+) -> Iterator[LogReader]:
+    """The log of the topics under this prefix; an aggregate that is empty names a kind with one topic for all.
+
+    Raises LogNotReadError where one of them is missing.
+    """
     consumer = Consumer(_settings(bootstrap))
-    topics = [f"{prefix}.{kind}.{aggregate}" for kind in KINDS for aggregate in AGGREGATES]
+    topics = [".".join(filter(None, (prefix, kind, name))) for kind in kinds for name in aggregates]
     try:
         places = [place for topic in topics for place in _places(consumer, topic)]
         yield LogReader(consumer, {place: _extent(consumer, place) for place in places})

@@ -29,6 +29,8 @@ WORKER = Path(__file__).parent / "worker.py"
 ROOT = REPOSITORY
 SKU = "85123A"
 CODEC = Codec()
+CHECKED = ("C1", "C2", "C4", "C5", "C6", "C7", "C8", "C9")
+"""The checkers that `laws` are."""
 
 
 class Shop:
@@ -115,6 +117,13 @@ class Shop:
         self.until(lambda: command_id in self.answers, f"an answer to {command_id}", timeout_s)
         return self.answers[command_id][0]
 
+    def accepted(self, commands: list[str], timeout_s: float = 20) -> None:
+        """Until all are answered; RowIsRed where one was not accepted."""
+        for command in commands:
+            decided = self.answer(command, timeout_s)
+            if decided.outcome != "accepted":
+                raise RowIsRed(f"{decided.type} was {decided.outcome}: {decided.rejection}")
+
     def until(self, holds: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
         """Reads answers until something holds; the deadline is generous, for machines are shared."""
         deadline = time.monotonic() + timeout_s
@@ -136,7 +145,8 @@ class Shop:
 
     def laws(self) -> dict[str, str]:
         """What broke, by law, read from the start of the log by a reader that shares no code with the worker."""
-        verdicts = check_laws(self.kafka, self.topics.prefix, None)
+        told = [str(one) for decided in self.answers.values() for one in decided[0].positions]
+        verdicts = check_laws(self.kafka, self.topics.prefix, None, told)
         return {law: said for law, said in verdicts.items() if said not in (HOLDS, "not checked")}
 
     def records(self, *topics: str, isolation: str = "read_committed") -> Iterator[Any]:

@@ -1,0 +1,240 @@
+"""The checkers C1 to C17: what callers were told, held against the log as an outsider reads it, from offset 0."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]  # public
+
+from ops.audit.breaches import HOLDS, Breaches
+from ops.audit.law_book import LawBook
+from ops.audit.log_reader import KINDS, LogReader, Value, open_log
+from ops.audit.views import ReadSide, find_view_errors
+from ops.audit.wire import AvscReader, Record, UnreadableError
+from ops.faults.history import History
+
+SENTENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "C1": "what was acknowledged stands in the log",
+        "C2": "a command has at most one effect",
+        "C3": "rejected has no effect; unknown has none or one, and is decided",
+        "C4": "a batch is whole or not there",
+        "C5": "versions are 1..n and hashes link",
+        "C6": "stock is conserved at every prefix",
+        "C7": "nothing is granted beyond what is available",
+        "C8": "every order leaves `placed` once",
+        "C9": "every reservation ends once, in time",
+        "C10": "the provider's own ledger equals the log",
+        "C11": "every key and row equals the fold of the log",
+        "C12": "no caller sees time run backwards, and each reads what he wrote",
+        "C13": "a rebuilt view equals the live one",
+        "C14": "a changed record is named",
+        "C15": "no authorization before the stock is secured, no capture and no shipment before the confirmation",
+        "C16": "what was not applied is a dead letter with its reason",
+        "C17": "topics keep what is written",
+    }
+)
+OF_LAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "1": ("C6",),
+        "2": ("C7",),
+        "3": ("C8",),
+        "4": ("C9",),
+        "5": ("C10",),
+        "6": ("C1", "C2", "C4"),
+        "7": ("C11",),
+        "8": ("C5",),
+    }
+)
+"""Which checkers a law of the book is."""
+
+READ_KINDS = (*KINDS, "commands")
+SAFE = {
+    "events": {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},
+    "commands": {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},
+    "state": {"cleanup.policy": "compact"},
+}
+ANSWER_MAX_S = 10.0
+Say: TypeAlias = Callable[[str], None]
+
+
+class OnceReader(AvscReader):
+    """Reads each value once, however many books want it one after the other."""
+
+    _value: bytes = b""
+    _found: tuple[str, Record] | None = None
+
+    def read(self, value: bytes) -> tuple[str, Record]:
+        if self._found is None or value is not self._value:
+            self._value, self._found = value, super().read(value)
+        return self._found
+
+
+@dataclass
+class SagaOrder:
+    """When, by the writers' one clock, what must come first was written, and what must come after; by order."""
+
+    first: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    MUST_FOLLOW = (
+        ("PaymentAuthorizationRequested", "OrderStockSecured"),
+        ("PaymentCaptureRequested", "OrderConfirmed"),
+        ("StockShipped", "OrderConfirmed"),
+    )
+
+    def feed(self, name: str, record: Record) -> None:
+        if name in _ORDERED:
+            self.first.setdefault((name, record["order_id"]), record["meta"]["recorded_at"])
+
+    def breaches(self) -> Iterator[str]:
+        for (name, order), at in self.first.items():
+            for late, early in self.MUST_FOLLOW:
+                if name == late and at < self.first.get((early, order), at + 1):
+                    yield f"order {order}: {late} before {early}"
+
+
+_ORDERED = frozenset(name for pair in SagaOrder.MUST_FOLLOW for name in pair)
+
+
+@dataclass
+class Evidence:
+    """What the log says of each command: the batches of its events, its outcomes, and that somebody asked for it."""
+
+    reader: AvscReader
+    effects: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    positions: set[str] = field(default_factory=set)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    order: SagaOrder = field(default_factory=SagaOrder)
+
+    def feed(self, value: Value) -> None:
+        try:
+            name, record = self.reader.read(value.value)
+        except UnreadableError:
+            return  # the law book says so
+        match value.topic.rsplit(".", 2)[1]:
+            case "commands":
+                self.asked.add(record["meta"]["command_id"])
+            case "decisions":
+                for decided in record["decided"]:
+                    self.outcomes.setdefault(decided["command_id"], decided["outcome"])
+            case _:
+                meta = record["meta"]
+                self.effects[meta["command_id"]].add(meta["batch_id"])
+                self.positions.add(f"{meta['stream']}@{meta['version']}")
+                self.order.feed(name, record)
+
+
+def acknowledged(history: History, evidence: Evidence) -> Iterator[str]:
+    """C1."""
+    for told in history.of("ok"):
+        missing = [position for position in told.positions if position not in evidence.positions]
+        if missing:
+            yield f"{told.route} {told.command_id} was told {', '.join(missing)}, which is not in the log"
+        elif told.command_id not in evidence.outcomes:
+            yield f"{told.route} {told.command_id} was acknowledged, and nobody decided it"
+
+
+def at_most_once(evidence: Evidence) -> Iterator[str]:
+    """C2."""
+    for command_id, batches in evidence.effects.items():
+        if len(batches) > 1:
+            yield f"{command_id} has {len(batches)} effects"
+
+
+def no_other_effect(history: History, evidence: Evidence) -> Iterator[str]:
+    """C3: one effect at most of what is unknown is C2; that it is decided is asked here."""
+    for told in history.of("fail"):
+        if told.command_id in evidence.effects and evidence.outcomes.get(told.command_id) != "refused":
+            yield f"{told.route} {told.command_id} was rejected and has an effect"
+    for told in history.of("unknown"):
+        if told.command_id in evidence.asked and told.command_id not in evidence.outcomes:
+            yield f"{told.route} {told.command_id} was sent and is still not decided"
+
+
+def not_applied(evidence: Evidence, letters: Iterable[Record]) -> Iterator[str]:
+    """C16: every command that stands in the log was decided, or there is a letter for one; each letter has a reason."""
+    letters = list(letters)
+    for letter in letters:
+        if not letter["reason"]:
+            yield f"{letter['topic']}[{letter['partition']}]@{letter['offset']} is a letter without a reason"
+    silent = evidence.asked - evidence.outcomes.keys()
+    if len(silent) > sum(letter["consumer"] == "commands" for letter in letters):
+        yield f"{len(silent)} commands were neither decided nor lettered: {', '.join(sorted(silent)[:5])}"
+
+
+def unsafe_topics(kafka: str, prefix: str) -> Iterator[str]:
+    """C17."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    topics = [
+        name for name in admin.list_topics(timeout=ANSWER_MAX_S).topics if name.startswith(f"{prefix}.")
+    ]
+    asked = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
+    for resource, future in admin.describe_configs(asked).items():
+        found = {name: entry.value for name, entry in future.result(ANSWER_MAX_S).items()}
+        wanted = SAFE.get(resource.name.removeprefix(f"{prefix}.").split(".")[0], {})
+        wanted = {**wanted, "unclean.leader.election.enable": "false"}
+        for name, value in wanted.items():
+            if found[name] != value:
+                yield f"{resource.name} has {name}={found[name]}, not {value}"
+
+
+@dataclass(frozen=True)
+class Books:
+    """All that the checkers need of one Daybook at rest; `ledger` is the payment provider's, if there is one."""
+
+    side: ReadSide
+    history: History
+    ledger: Callable[[], Collection[Mapping[str, Any]]] | None
+    grace_s: float
+
+
+def examine(books: Books, say: Say, skip: Collection[str] = ()) -> dict[str, str]:
+    """Of each checker that looked "holds", or what broke. Raises LogNotReadError."""
+    prefix, kafka = books.side.topics.prefix, books.side.kafka
+    reader = OnceReader()
+    book, evidence = LawBook(reader, int(books.grace_s * 1_000_000)), Evidence(reader)
+    with open_log(kafka, prefix, READ_KINDS) as log:
+        _read(log, book, evidence, say)
+    ledger = books.ledger() if books.ledger else None
+    laws = book.finish(time.time_ns() // 1_000, ledger, books.history.acknowledged())
+    breaches = Breaches()
+    found = {
+        "C1": acknowledged(books.history, evidence),
+        "C2": at_most_once(evidence),
+        "C3": no_other_effect(books.history, evidence),
+        "C11": find_view_errors(books.side, say) if "C11" not in skip else (),
+        "C12": books.history.backwards,
+        "C15": evidence.order.breaches(),
+        "C16": not_applied(evidence, _letters(kafka, prefix, reader)),
+        "C17": unsafe_topics(kafka, prefix),
+    }
+    for name, breaks in found.items():
+        for what in breaks:
+            breaches.add(name, what)
+    for law, verdict in laws.items():
+        for name in OF_LAWS[law]:
+            if verdict != HOLDS:
+                breaches.add(name, verdict)
+    looked = {*found, *(name for law in laws for name in OF_LAWS[law])} - set(skip)
+    return breaches.verdicts(sorted(looked, key=lambda name: int(name[1:])))
+
+
+def _read(log: LogReader, book: LawBook, evidence: Evidence, say: Say) -> None:
+    for number, value in enumerate(log.values(), start=1):
+        evidence.feed(value)
+        if value.topic.rsplit(".", 2)[1] in KINDS:
+            book.feed(value.topic, value.partition, value.value)
+        if number % 20_000 == 0:
+            say(f"checking: {number:,} records")
+
+
+def _letters(kafka: str, prefix: str, reader: AvscReader) -> Iterator[Record]:
+    with open_log(kafka, prefix, ("dead-letters",), ("",)) as log:
+        for value in log.values():
+            name, record = reader.read(value.value)
+            if name == "DeadLetter" and not record["released"]:
+                yield record

@@ -1,0 +1,55 @@
+"""`./daybook faults`: faults on real processes while callers trade, and checkers that read the log afterwards."""
+
+import json
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ops import settings
+from ops.demo.progress import Teller
+from ops.faults.matrix import ROWS
+from ops.faults.runner import Played, is_well, play_all
+from ops.faults.scene import Stage
+from ops.interruption import be_interrupted_once
+from ops.local_stack import StackFailed
+from ops.running import RunsAlready
+
+
+def faults(
+    names: Annotated[list[str] | None, typer.Argument(help="Rows, such as F5; all if none is named.")] = None,
+    *,
+    seed: Annotated[int | None, typer.Option(help="Decides what callers do and whom chance hits.")] = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Rotate single faults for so many minutes instead.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.")] = None,
+) -> None:
+    """Kill, freeze, cut off and lie to real processes while callers trade; then hold the log against what they heard.
+
+    Exit 1 if a row is red, or was not shown where this machine has no excuse; 2 if the stack could not start.
+    """
+    wanted = [name.upper() for name in names or ROWS]
+    if unknown := [name for name in wanted if name not in ROWS]:
+        raise typer.BadParameter(f"there is no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    be_interrupted_once()
+    teller = Teller()
+    seed = secrets.randbelow(1 << 32) if seed is None else seed
+    teller.say(f"seed {seed}")
+    stage = Stage(settings.from_environment(), teller)
+    try:
+        played = play_all([ROWS[name] for name in wanted], stage, seed, teller.say)
+    except (RunsAlready, StackFailed) as refused:
+        teller.say(f"daybook: {refused}")
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        teller.say("daybook: interrupted; everything that was started is stopped")
+        raise typer.Exit(130) from None
+    finally:
+        stage.close()
+    if report:
+        report.write_text(json.dumps(as_json(seed, played), indent=1) + "\n", "utf-8")
+    raise typer.Exit(0 if is_well(played, ROWS) else 1)
+
+
+def as_json(seed: int, played: list[Played]) -> dict[str, Any]:
+    return {"seed": seed, "rows": {one.name: one.as_json() for one in played}}

@@ -1,0 +1,165 @@
+"""A whole Daybook under a supervisor, as `up` starts it: what is killed, frozen and looked at while callers trade."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+
+import psutil
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not marked so
+
+from ops.audit.views import ReadSide
+from ops.demo.performance import everybody, provider_ledger, read_side
+from ops.faults.verdict import RowIsRed, until
+from ops.local_stack import QUIETLY, SERVERS
+from ops.processes import Started
+from ops.roles import ROLES
+from ops.running import stack_of
+from ops.settings import Settings
+from ops.status import role_health
+from ops.supervisor import read_report
+from schemas.language import AGGREGATES
+from schemas.topics import Topics
+
+STILL_FOR_S = 3.0
+QUIET_WITHIN_S = 90.0
+ANSWER_S = 5.0
+ROLE_MB_MAX = 300.0
+"""No role takes more, whatever happens."""
+
+
+class House:
+    """`settings` as `bring_up` returned them; all that it does ends nothing for good: the supervisor is at home."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.topics = Topics(settings.topic_prefix, settings.partitions)
+        self._say = say
+        self._rss_mb: dict[str, float] = {}
+
+    @property
+    def side(self) -> ReadSide:
+        return read_side(self.settings)
+
+    def ledger(self) -> list[Mapping[str, object]]:
+        return list(provider_ledger(self.settings.provider))
+
+    # Who is there.
+
+    def processes(self) -> dict[str, Started]:
+        """Servers and roles that run now, by name."""
+        return {one.name: one for one in everybody(self.settings)}
+
+    def process(self, name: str) -> Started:
+        found = self.processes().get(name)
+        if found is None:
+            raise RowIsRed(f"{name} does not run")
+        return found
+
+    # What is done to them.
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL, all as close together as can be."""
+        self._signal(signal.SIGKILL, names)
+
+    def freeze(self, *names: str) -> list[Started]:
+        """SIGSTOP; to be thawed by what it returns, for a name may be somebody else's by then."""
+        return self._signal(signal.SIGSTOP, names)
+
+    def thaw(self, frozen: Collection[Started]) -> None:
+        for one in frozen:
+            with suppress(ProcessLookupError):  # fenced and replaced, or killed, meanwhile
+                os.kill(one.pid, signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals, names: Collection[str]) -> list[Started]:
+        there = self.processes()
+        if missing := set(names) - there.keys():
+            raise RowIsRed(f"{', '.join(sorted(missing))} cannot be hit: not running")
+        for name in names:
+            os.kill(there[name].pid, number)
+        return [there[name] for name in names]
+
+    # How they are.
+
+    def sick(self) -> list[str]:
+        """Servers that do not answer and roles that are not ready."""
+        report = read_report(self.settings.run)
+        now, there = time.time(), report.roles if report else []
+        roles = {role.name: role_health(self.settings, role, now) for role in there}
+        unwell = [name for name in ROLES if roles.get(name) != "ready"]
+        return [name for name, server in SERVERS.items() if not server.answers(self._at(name))] + unwell
+
+    def _at(self, server: str) -> str:
+        address: str = getattr(self.settings, server)
+        return address
+
+    def await_green(self, within_s: float) -> float:
+        """Seconds until all answer and all are ready."""
+        unwell: list[str] = []
+
+        def is_green() -> bool:
+            unwell[:] = self.sick()
+            self.weigh()
+            return not unwell
+
+        began = time.monotonic()
+        try:
+            return until(
+                is_green, within_s, "all green", lambda word: self._say(f"{word}: {', '.join(unwell)}")
+            )
+        except RowIsRed:
+            took = time.monotonic() - began
+            raise RowIsRed(f"not green after {took:.0f} s: {', '.join(unwell)}") from None
+
+    def weigh(self) -> None:
+        """Notes what each role's process weighs now; `heaviest` tells."""
+        for name, one in self.processes().items():
+            if name in ROLES:
+                with suppress(psutil.NoSuchProcess):
+                    rss_mb = psutil.Process(one.pid).memory_info().rss / 1e6
+                    self._rss_mb[name] = max(self._rss_mb.get(name, 0.0), rss_mb)
+
+    def heaviest(self) -> dict[str, float]:
+        return {name: round(rss_mb, 1) for name, rss_mb in self._rss_mb.items()}
+
+    def await_quiet(self) -> None:
+        """Until nobody has written anything for some seconds."""
+        seen, since = self._ends(), time.monotonic()
+
+        def is_still() -> bool:
+            nonlocal seen, since
+            now = self._ends()
+            if now != seen:
+                seen, since = now, time.monotonic()
+            return time.monotonic() - since > STILL_FOR_S
+
+        until(is_still, QUIET_WITHIN_S, "the log is at rest", self._say)
+
+    def _ends(self) -> Mapping[tuple[str, int], int]:
+        """Of every partition that the roles write, markers included; empty while Kafka cannot say."""
+        admin = AdminClient(QUIETLY | {"bootstrap.servers": self.settings.kafka})
+        asked = {place: OffsetSpec.latest() for place in self._places()}  # type: ignore[no-untyped-call]
+        try:
+            told = admin.list_offsets(asked, request_timeout=ANSWER_S)
+            return {
+                (place.topic, place.partition): one.result(ANSWER_S).offset for place, one in told.items()
+            }
+        except KafkaException:
+            return {}
+
+    def _places(self) -> Iterator[TopicPartition]:
+        for aggregate in AGGREGATES:
+            for name in (self.topics.commands, self.topics.events, self.topics.decisions):
+                yield from (
+                    TopicPartition(name(aggregate), number) for number in range(self.topics.partitions)
+                )
+
+    def restarts(self) -> dict[str, int]:
+        """How often the supervisor started each role again."""
+        report = read_report(self.settings.run)
+        return {role.name: role.restarts for role in report.roles} if report else {}
+
+    def servers(self) -> list[Started]:
+        return stack_of(self.settings).running()

@@ -1,0 +1,32 @@
+"""The fault matrix: every row by name, what it must show, and the function that plays it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ops.faults import broker_rows as broker
+from ops.faults import role_rows as role
+from ops.faults import worker_rows as worker
+from ops.faults.scene import Row
+
+ROWS: Mapping[str, Row] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            Row("F1", "a worker killed at each step of a transaction: one effect", worker.f1),
+            Row("F2", "killed after the commit, asked again: the first outcome", worker.f2),
+            Row("F3", "a zombie is fenced, and nothing of it is visible", worker.f3),
+            Row("F4", "of two workers with one slot the older is fenced", worker.f4),
+            Row("F5", "a delayed end of a transaction tears no batch", worker.f5),
+            Row("F6", "a lost answer to a commit is resolved once", worker.f6),
+            Row("F7", "a lost answer to a produce is resolved once", worker.f7),
+            Row("F8", "the broker killed: nothing acknowledged is lost, back in 15 s", broker.f8),
+            Row("F10", "the broker frozen: what is unknown is decided later, once", broker.f10),
+            Row("F11", "the projections killed, and frozen beyond their session: same rows", role.f11),
+            Row("F12", "every role killed, one after the other and all at once", role.f12),
+            Row("F20", "duplicates, old and new, change nothing", worker.f20),
+            Row("F28", "everything killed at once: all green in 60 s, unattended", role.f28),
+            Row("F29", "frozen one by one, thawed in another order: it converges", role.f29),
+            Row("F31", "a zombie thaws in another slot's takeover: no version twice", worker.f31),
+        )
+    }
+)

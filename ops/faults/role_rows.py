@@ -1,0 +1,75 @@
+"""F11, F12, F28, F29: roles and servers are killed and frozen, one, some, and all of them."""
+
+from ops.faults.scene import Scene
+from ops.local_stack import SERVERS
+from ops.roles import ROLES
+
+SESSION_S = 45.0
+"""librdkafka's default, which the sources keep: after so long without a heartbeat a member is dead."""
+FROZEN_S = SESSION_S + 3
+FAUST_ROLES = ("projections", "sagas", "payments")
+SWIZZLED = 4
+SWIZZLE_PAUSE_S = 2.0
+
+
+def f11(scene: Scene) -> None:
+    house = scene.house
+    with scene.trading():
+        scene.trade_on()
+        scene.inject("SIGKILL to the projections")
+        house.kill("projections")
+        scene.await_green()
+        scene.trade_on()
+        scene.inject(f"SIGSTOP to the projections for {FROZEN_S:.0f} s")
+        frozen = house.freeze("projections")
+        scene.wait(FROZEN_S)
+        house.thaw(frozen)
+        scene.await_green()
+        scene.trade_on()
+    scene.judge()
+
+
+def f12(scene: Scene) -> None:
+    house = scene.house
+    with scene.trading():
+        for name in ROLES:
+            scene.trade_on(20)
+            scene.inject(f"SIGKILL to {name}")
+            house.kill(name)
+            scene.await_green()
+        scene.inject(f"SIGKILL to {', '.join(FAUST_ROLES)} at once")
+        house.kill(*FAUST_ROLES)
+        scene.await_green()
+        scene.trade_on()
+    scene.judge()
+
+
+def f28(scene: Scene) -> None:
+    house = scene.house
+    with scene.trading():
+        scene.trade_on()
+        scene.inject("SIGKILL to every server and every role at once")
+        house.kill(*SERVERS, *ROLES)
+        scene.await_green()
+        scene.trade_on()
+    scene.judge()
+
+
+def f29(scene: Scene) -> None:
+    house = scene.house
+    names = scene.random.sample([*SERVERS, *ROLES], SWIZZLED)
+    with scene.trading():
+        scene.trade_on()
+        frozen = []
+        for name in names:
+            scene.inject(f"SIGSTOP to {name}")
+            frozen += house.freeze(name)
+            scene.wait(SWIZZLE_PAUSE_S)
+        scene.random.shuffle(frozen)
+        for one in frozen:
+            scene.inject(f"SIGCONT to {one.name}")
+            house.thaw([one])
+            scene.wait(SWIZZLE_PAUSE_S)
+        scene.await_green()
+        scene.trade_on()
+    scene.judge()

@@ -1,0 +1,85 @@
+"""The runner: plays rows one after the other, and says of each whether it is green, red or not shown, and why."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from ops.faults.scene import Row, Scene, Stage
+from ops.faults.verdict import NotShown
+from ops.local_stack import StackFailed
+from ops.running import RunsAlready
+
+Result: TypeAlias = Literal["green", "red", "not shown"]
+SEED_STEP = 1_000_003
+
+
+@dataclass(frozen=True)
+class Played:
+    """What became of one row; `green_s` from the heal (or the fault) until all was well, if that was measured."""
+
+    name: str
+    sentence: str
+    result: Result
+    why: str
+    injected: tuple[str, ...]
+    checkers: tuple[str, ...]
+    green_s: float | None
+    took_s: float
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        fields = {name: value for name, value in vars(self).items() if name != "name"}
+        return fields | {"injected": list(self.injected), "checkers": list(self.checkers)}
+
+    def lines(self) -> Iterable[str]:
+        green = "" if self.green_s is None else f", green after {self.green_s:.1f} s"
+        yield f"{self.name:<4}{self.result:<10}{self.sentence} ({self.took_s:.0f} s{green})"
+        if self.why:
+            yield f"    why: {self.why}"
+        if self.checkers:
+            yield f"    looked: {' '.join(self.checkers)}"
+
+
+def play(row: Row, stage: Stage, seed: int) -> Played:
+    """Whatever goes wrong makes the row red; after a red one nobody trusts the Daybook it was played on."""
+    scene, began = Scene(stage, seed), time.monotonic()
+    result: Result
+    try:
+        row.play(scene)
+        result, why = "green", ""
+    except NotShown as missing:
+        result, why = "not shown", str(missing)
+    except (RunsAlready, StackFailed):
+        raise  # there is nothing to play on
+    except Exception as error:  # noqa: BLE001  # a row that breaks has not been shown to be green
+        result, why = "red", f"{type(error).__name__}: {error}"
+        stage.close()
+    return Played(
+        row.name,
+        row.sentence,
+        result,
+        why,
+        tuple(scene.injected),
+        tuple(sorted(scene.checkers, key=lambda name: int(name[1:]))),
+        scene.green_s,
+        round(time.monotonic() - began, 1),
+        scene.figures,
+    )
+
+
+def is_well(played: Iterable[Played], rows: Mapping[str, Row]) -> bool:
+    """Green all; not shown only where the matrix allows it."""
+    return all(
+        one.result == "green" or (one.result == "not shown" and rows[one.name].optional) for one in played
+    )
+
+
+def play_all(rows: Iterable[Row], stage: Stage, seed: int, say: Callable[[str], None]) -> list[Played]:
+    found = []
+    for number, row in enumerate(rows):
+        say(f"{row.name}: {row.sentence}")
+        found.append(play(row, stage, seed + number * SEED_STEP))
+        for line in found[-1].lines():
+            say(line)
+    return found

@@ -1,0 +1,186 @@
+"""A scene: what one row of the matrix has to play with, and what it notes down for the report."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ops.audit.breaches import HOLDS
+from ops.demo.progress import Teller
+from ops.demo.stage import settings_of, staged
+from ops.faults.callers import Callers, Habits, Street, open_shop
+from ops.faults.checkers import Books, examine
+from ops.faults.floor import Floor
+from ops.faults.history import History
+from ops.faults.house import ROLE_MB_MAX, House
+from ops.faults.shop import CHECKED, Shop
+from ops.faults.verdict import RowIsRed, demand, until
+from ops.local_stack import Addresses
+from ops.settings import Settings
+
+GREEN_WITHIN_S = 60.0
+TRADE_WITHIN_S = 60.0
+USUAL = Habits()
+
+
+class Stage:
+    """Servers for all rows, and one Daybook that is brought up when a row first wants it; all ends with `close`.
+
+    Shops use the servers that the environment names, if it names all three; a Daybook that is to be killed has its own.
+    """
+
+    def __init__(self, around: Settings, teller: Teller) -> None:
+        self.teller = teller
+        self._around = around
+        self._ends = ExitStack()
+        self._house: House | None = None
+        self.history = History()
+
+    @cached_property
+    def folder(self) -> Path:
+        """For state and logs of processes that belong to one row; gone at the end."""
+        return Path(self._ends.enter_context(TemporaryDirectory(prefix="daybook-faults-")))
+
+    @property
+    def house(self) -> House:
+        if self._house is None:
+            wanted = settings_of(replace(self._around, kafka="", cassandra="", redis=""), "faults")
+            ready = self._ends.enter_context(staged(wanted, self.teller, keep=False))
+            self._house = House(ready, self.teller.update)
+            self.history = History()
+            open_shop(Street.at(ready.api, ready.jwks, self.history, USUAL))
+        return self._house
+
+    @property
+    def servers(self) -> Addresses:
+        around = self._around
+        if around.kafka and around.cassandra and around.redis:
+            return Addresses(around.kafka, around.cassandra, around.redis)
+        found = self.house.settings
+        return Addresses(found.kafka, found.cassandra, found.redis)
+
+    def close(self) -> None:
+        self._ends.close()
+        self._house = None
+        self._ends = ExitStack()
+        self.__dict__.pop("folder", None)
+
+
+@dataclass
+class Scene:
+    """What one row has: shops of its own, floors, the Daybook, callers; `seed` decides what they do."""
+
+    stage: Stage
+    seed: int
+    injected: list[str] = field(default_factory=list)
+    checkers: set[str] = field(default_factory=set)
+    green_s: float | None = None
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)  # noqa: S311  # chooses faults, keeps no secret
+
+    def say(self, message: str) -> None:
+        self.stage.teller.update(message)
+
+    def inject(self, what: str) -> None:
+        self.injected.append(what)
+        self.stage.teller.say(f"    {what}")
+
+    def checked(self, *names: str) -> None:
+        self.checkers.update(names)
+
+    # One aggregate's worth of trade.
+
+    @contextmanager
+    def shop(self, kafka: str = "") -> Iterator[Shop]:
+        """Topics of its own; at the end the law book must hold."""
+        folder = self.stage.folder / f"shop-{time.time_ns()}"
+        folder.mkdir()
+        shop = Shop(kafka or self.stage.servers.kafka, folder)
+        try:
+            yield shop
+            broken = shop.laws()
+            demand(not broken, f"laws: {broken}")
+            self.checked(*CHECKED)
+        finally:
+            shop.close()
+
+    @contextmanager
+    def floor(self, kafka: str = "") -> Iterator[Floor]:
+        """A shop with its read side; at the end the laws hold, and every view is the fold of the log."""
+        with self.shop(kafka) as shop:
+            floor = Floor(shop, replace(self.stage.servers, kafka=shop.kafka), shop.folder)
+            try:
+                yield floor
+            finally:
+                floor.clear()
+
+    # A whole Daybook.
+
+    @property
+    def house(self) -> House:
+        return self.stage.house
+
+    @contextmanager
+    def trading(self, habits: Habits = USUAL) -> Iterator[History]:
+        """While callers trade over HTTP; at the end they have all been answered, or have given up."""
+        house = self.house
+        history = self.stage.history
+        street = Street.at(house.settings.api, house.settings.jwks, history, habits)
+        with Callers(street, self.random.getrandbits(32)):
+            yield history
+
+    def trade_on(self, writes: int = 60, within_s: float = TRADE_WITHIN_S) -> None:
+        """Until so many more writes were answered."""
+        history = self.stage.history
+        before = _answered(history)
+        self.house.weigh()
+        until(lambda: _answered(history) - before >= writes, within_s, f"{writes} more writes", self.say)
+        self.house.weigh()
+
+    def wait(self, seconds: float) -> None:
+        """A fault lasts so long, by the clock: nothing else says when it has lasted long enough."""
+        ends_at = time.monotonic() + seconds
+        while (rest := ends_at - time.monotonic()) > 0:
+            self.say(f"{self.injected[-1]}: {rest:.0f} s more")
+            time.sleep(min(2.0, rest))
+
+    def await_green(self, within_s: float = GREEN_WITHIN_S) -> None:
+        """Measured from here: the heal, or the fault where nobody heals."""
+        took = self.house.await_green(within_s)
+        self.green_s = round(max(took, self.green_s or 0.0), 1)
+
+    def judge(self, skip: Sequence[str] = ()) -> None:
+        """The Daybook at rest against all that callers were told since it was brought up."""
+        self.house.await_quiet()
+        books = Books(self.house.side, self.stage.history, self.house.ledger, grace_s=GREEN_WITHIN_S)
+        verdicts = examine(books, self.say, skip)
+        broken = {name: said for name, said in verdicts.items() if said != HOLDS}
+        if broken:
+            raise RowIsRed("; ".join(f"{name}: {said}" for name, said in broken.items()))
+        self.checked(*verdicts)
+        heavy = {name: mb for name, mb in self.house.heaviest().items() if mb > ROLE_MB_MAX}
+        demand(not heavy, f"heavier than {ROLE_MB_MAX:.0f} MB: {heavy}")
+        self.figures |= {"told": self.stage.history.counts(), "rss_mb_max": self.house.heaviest()}
+
+
+def _answered(history: History) -> int:
+    return sum(told.outcome == "ok" for told in history.commands.copy().values())
+
+
+Play = Callable[[Scene], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the matrix; `optional` where a kernel may lack the means, so that it may be not shown."""
+
+    name: str
+    sentence: str
+    play: Play
+    optional: bool = False
