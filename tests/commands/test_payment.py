@@ -345,6 +345,16 @@ def test_a_notice_that_contradicts_what_is_settled_or_knows_another_key_is_writt
     Given(DECIDER, *CHARGED).when(notice("k9"), SANDBOX, NOW).then(unheard_of)
 
 
+def test_of_very_many_notices_the_latest_are_known_and_an_older_one_told_again_moves_nothing() -> None:
+    shop = Given(DECIDER, *CHARGED)
+    for number in range(HEARD_KEPT + 1):
+        shop.when(notice("k2", event=f"evt{number}", amount=501), SANDBOX, NOW)
+    before = ledger_of(shop)
+    assert before.heard == tuple(f"evt{number}" for number in range(1, HEARD_KEPT + 1))
+    shop.when(notice("k2", event="evt0", amount=501), SANDBOX, NOW)
+    assert replace(ledger_of(shop), heard=()) == replace(before, heard=())
+
+
 def test_a_notice_of_a_payment_that_nobody_asked_for_is_rejected() -> None:
     Given(DECIDER).when(notice("k1"), SANDBOX, NOW).then_rejected(UnknownPayment)
 
