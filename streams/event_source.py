@@ -249,7 +249,8 @@ class EventSource:
         if self._positions is None:
             return True
         with self._changed:
-            return self._changed.wait_for(lambda: not self._in_flight or self._stopping.is_set(), TURN_S)
+            self._changed.wait_for(lambda: not self._in_flight or self._stopping.is_set(), TURN_S)
+            return not self._in_flight
 
     def _read(self) -> list[Sent]:
         """One delivery for each partition of which something came; waits 0.25 s where nothing does."""
