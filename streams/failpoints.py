@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, assert_never, cast, get_args
+from typing import Literal, Protocol, assert_never, cast, get_args
 
 FAILPOINTS = "DAYBOOK_FAILPOINTS"
 """For example `before_commit=kill@3,after_call=raise`: at the third time, at the first (without `@`)."""
@@ -25,6 +25,13 @@ class Trigger:
 
     effect: Effect
     hit: int = 1
+
+
+class Passed(Protocol):
+    """Who is asked whenever a failpoint is passed."""
+
+    def hit(self, name: str) -> Effect | None:
+        """What must happen now at `name`, if anything."""
 
 
 class Failpoints:
@@ -58,7 +65,13 @@ def _read_trigger(part: str) -> tuple[str, Trigger]:
     return name, Trigger(cast("Effect", effect), int(hit or 1))
 
 
-_enabled = Failpoints(read_triggers(os.environ.get(FAILPOINTS, "")))
+_enabled: Passed = Failpoints(read_triggers(os.environ.get(FAILPOINTS, "")))
+
+
+def enable(passed: Passed) -> None:
+    """Ask this one from now on, instead of the environment: the simulation's."""
+    global _enabled  # noqa: PLW0603  # failpoints stand everywhere, and are nobody's argument
+    _enabled = passed
 
 
 def failpoint(name: str) -> None:

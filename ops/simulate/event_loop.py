@@ -1,0 +1,111 @@
+"""An asyncio loop on virtual time, one for each simulated process: what agents await, they await here."""
+
+import asyncio
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+
+from ops.simulate.clockwork import Ended, Process, Waker, current
+from schemas.meta import SECOND
+
+
+class VirtualLoop:
+    """As much of a loop as our agents use: callbacks, timers, tasks, and `to_thread` as a strand of its own."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._clock = process.clock
+        self._ready: deque[asyncio.Handle] = deque()
+        self.failures: list[dict[str, Any]] = []
+        self._wake: Waker | None = None
+        process.spawn(self._spin)
+
+    def _spin(self) -> None:
+        while True:
+            while self._ready:
+                self._run(self._ready.popleft())
+                if not self._process.alive:
+                    raise Ended
+            self._wake = current().waker()
+            self._clock.park()
+            self._wake = None
+
+    def _run(self, handle: asyncio.Handle) -> None:
+        if handle._cancelled:  # noqa: SLF001  # as every loop does
+            return
+        events._set_running_loop(self)  # noqa: SLF001  # as every loop does
+        try:
+            handle._run()  # noqa: SLF001  # as every loop does
+        finally:
+            events._set_running_loop(None)  # noqa: SLF001  # as every loop does
+
+    # What asyncio asks of a loop.
+
+    def time(self) -> float:
+        return self._clock.now / SECOND
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return not self._process.alive
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
+        handle = asyncio.Handle(callback, args, self, context)
+        self._add(handle)
+        return handle
+
+    def _add(self, handle: asyncio.Handle) -> None:
+        self._ready.append(handle)
+        if self._wake is not None:
+            self._wake()
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._clock.at(round(when * SECOND), self._process, self._due, handle)
+        return handle
+
+    def _due(self, handle: asyncio.TimerHandle) -> None:
+        if not handle.cancelled():
+            self._add(handle)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """A cancelled timer is passed over when it is due."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:  # type: ignore[override]
+        return asyncio.Task(coro, loop=self, name=name, context=context)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # noqa: ARG002  # there is one kind of thread
+        done = self.create_future()
+
+        def run() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:  # noqa: BLE001  # it is told to who awaits
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(result)
+
+        self._process.spawn(run)
+        return done
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """A failure that nobody awaited; of a process that lives, it is a bug of the simulation's or of ours."""
+        if self._process.alive:
+            self.failures.append(context)
+

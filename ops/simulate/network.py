@@ -1,0 +1,125 @@
+"""The network between processes and the broker: latency, a broker that is out of reach, and single mishaps."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from ops.simulate.broker import Broker, refused
+from ops.simulate.clockwork import Process
+from schemas.meta import SECOND
+
+Mishap = Literal["answer lost", "request lost", "slow", "again later", "far too late"]
+"""answer lost: it was done, nobody hears; request lost: nothing was done; slow: both take seconds; again later: the
+connection breaks, the request is sent again and answered, and its first copy arrives later; far too late: it arrives
+when nobody waits for it any more.
+"""
+
+LATENCY_US = 1_500
+LATE_S = 4.0
+
+T = TypeVar("T")
+
+
+@dataclass
+class Weather:
+    """How the network is now: latencies are multiplied by `slowness`, nothing arrives before `down_until`."""
+
+    slowness: float = 1.0
+    down_until: int = 0
+
+
+class Network:
+    """One for all processes. Mishaps are armed for the next request of a kind (`end`, `offsets`, …) of a role."""
+
+    def __init__(self, broker: Broker, random: Random) -> None:
+        self.broker = broker
+        self.clock = broker.clock
+        self.weather = Weather()
+        self._random = random
+        self._armed: defaultdict[tuple[str, str], deque[Mishap]] = defaultdict(deque)
+        self.happened: defaultdict[str, int] = defaultdict(int)
+
+    def arm(self, role: str, api: str, mishap: Mishap) -> None:
+        self._armed[role, api].append(mishap)
+
+    def heal(self) -> None:
+        self._armed.clear()
+        self.weather = Weather()
+
+    def next_mishap(self, process: Process, api: str) -> Mishap | None:
+        """What happens to this request, if anything."""
+        armed = self._armed.get((process.name, api))
+        if not armed:
+            return None
+        mishap = armed.popleft()
+        self.happened[f"{api}: {mishap}"] += 1
+        return mishap
+
+    def latency_us(self) -> float:
+        return self._random.random() * LATENCY_US * self.weather.slowness
+
+    def call(self, process: Process, api: str, timeout_s: float, ask: Callable[[], T], lines: list[str]) -> T:
+        """A question and its answer, in a strand. Raises what the broker says, and `_TIMED_OUT`.
+
+        `lines` is where the client's library notes that a connection broke.
+        """
+        deadline = self.clock.now + timeout_s * SECOND
+        self._wait_for_broker(deadline)
+        mishap = self.next_mishap(process, api)
+        if mishap is not None:
+            return self._mishap(mishap, api, timeout_s, ask, lines)
+        self.clock.park(self.latency_us())
+        answer = ask()
+        return answer
+
+    def _wait_for_broker(self, deadline: float) -> None:
+        down = self.weather.down_until
+        if down > self.clock.now:
+            if down > deadline:
+                self.clock.park(deadline - self.clock.now)
+                raise refused(KafkaError._TIMED_OUT, retriable=True)
+            self.clock.park(down - self.clock.now + self.latency_us())
+
+    def _mishap(
+        self, mishap: Mishap, api: str, timeout_s: float, ask: Callable[[], T], lines: list[str]
+    ) -> T:
+        random, clock = self._random, self.clock
+        match mishap:
+            case "answer lost" | "request lost":
+                clock.park(self.latency_us())
+                if mishap == "answer lost":
+                    ask()
+                clock.park(random.uniform(0.05, timeout_s) * SECOND)
+                lines.append(f"FAIL [thrd] {api}: connection reset")
+                raise refused(KafkaError._TIMED_OUT, retriable=True)
+            case "far too late":
+                clock.after(random.uniform(20, 60) * SECOND, None, _ignoring(ask))
+                clock.park(timeout_s * SECOND)
+                raise refused(KafkaError._TIMED_OUT, retriable=True)
+            case "slow":
+                clock.park(random.uniform(0.1, LATE_S) * SECOND)
+                answer = ask()
+                clock.park(random.uniform(0.1, LATE_S) * SECOND)
+                return answer
+            case "again later":
+                clock.park(self.latency_us())
+                answer = ask()
+                lines.append(f"FAIL [thrd] {api}: connection reset")
+                clock.after(random.choice((0.002, 0.02, 0.3, 3.0)) * random.random() * SECOND, None, _ignoring(ask))
+                return answer
+
+
+def _ignoring(ask: Callable[[], Any]) -> Callable[[], None]:
+    """The copy that arrives late: nobody waits for its answer."""
+
+    def arrive() -> None:
+        try:
+            ask()
+        except KafkaException:
+            return
+
+    return arrive

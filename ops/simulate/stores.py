@@ -1,0 +1,184 @@
+"""Stores in memory: the worker's local disk, and the ledgers that views are written to."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeAlias
+
+import asyncio
+
+import orjson
+
+from projections.cassandra_store import CassandraView
+from projections.redis_store import RedisView
+from projections.store import Folded, FoldingStore, Stand
+from commands.journal import Partition as Writers
+from projections.view import Batch, Partition, StoreUnavailable, View
+
+APPLY_S = 0.004
+NEVER = 1 << 62
+RowName: TypeAlias = tuple[str, str]
+"""A view's title, and the name of a row of it."""
+
+
+class Disk:
+    """Implements `commands.journal.Store`: ordered keys; what a worker's machine keeps over restarts."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[bytes, bytes] = {}
+        self._keys: list[bytes] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.pairs.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        return [self.pairs.get(key) for key in keys]
+
+    def write(self, puts: Mapping[bytes, bytes | None]) -> None:
+        for key, value in puts.items():
+            if value is None:
+                self._delete(key)
+            else:
+                if key not in self.pairs:
+                    insort(self._keys, key)
+                self.pairs[key] = value
+
+    def delete_range(self, start: bytes, end: bytes) -> None:
+        first, behind = bisect_left(self._keys, start), bisect_left(self._keys, end)
+        for key in self._keys[first:behind]:
+            del self.pairs[key]
+        del self._keys[first:behind]
+
+    def scan(self, start: bytes, end: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        first = bisect_left(self._keys, start)
+        behind = min(bisect_left(self._keys, end), first + limit)
+        return [(key, self.pairs[key]) for key in self._keys[first:behind]]
+
+    def next_due(self, partitions: Iterable[Writers]) -> int:
+        """When the first deadline of these partitions is due, as the writer keeps them."""
+        first = NEVER
+        for partition in partitions:
+            due = f"{partition}/t".encode()
+            at = bisect_left(self._keys, due)
+            if at < len(self._keys) and self._keys[at].startswith(due):
+                first = min(first, int.from_bytes(self._keys[at][len(due) : len(due) + 8], "big"))
+        return first
+
+    def _delete(self, key: bytes) -> None:
+        if self.pairs.pop(key, None) is not None:
+            del self._keys[bisect_left(self._keys, key)]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a row holds (None: nothing any more), as of `version` of its stream."""
+
+    version: int
+    content: bytes | None
+
+
+@dataclass
+class Shelf:
+    """One server of views: it outlives the processes that write to it."""
+
+    rows: dict[RowName, Held] = field(default_factory=dict)
+    documents: dict[RowName, tuple[int, Any]] = field(default_factory=dict)
+    positions: dict[tuple[str, Partition], int] = field(default_factory=dict)
+    is_down: bool = False
+
+    def lose(self) -> None:
+        """Everything, positions included."""
+        self.rows.clear()
+        self.documents.clear()
+        self.positions.clear()
+
+    def copy(self) -> "Shelf":
+        return Shelf(dict(self.rows), dict(self.documents), dict(self.positions))
+
+    def restore(self, old: "Shelf") -> None:
+        """As it was some time ago."""
+        self.rows, self.documents, self.positions = dict(old.rows), dict(old.documents), dict(old.positions)
+
+
+def rows_of(view: View[Any], folded: Folded) -> Iterable[tuple[str, Held]]:
+    """What a fold writes beside the documents: marks of a Redis view, rows of a Cassandra view."""
+    if isinstance(view, RedisView):
+        for stream, after in folded.after.items():
+            for mark in view.marks(folded.before[stream], after):
+                score = None if mark.score is None else repr(float(mark.score)).encode()
+                yield f"{mark.index} {mark.member}", Held(after.version, score)
+    else:
+        assert isinstance(view, CassandraView)
+        for row in view.rows(folded):
+            key = len(row.insert.key)
+            name = f"{row.insert.table}.{row.insert.columns[0]} {orjson.dumps(row.values[:key]).decode()}"
+            yield name, Held(row.version, orjson.dumps(row.values[key:]))
+
+
+def stored(view: View[Any], document: Any) -> Any:
+    """A document as its store keeps it: JSON, or the columns of its own row."""
+    if isinstance(view, RedisView):
+        return view.dump(document)
+    assert isinstance(view, CassandraView)
+    insert = view.inserts[0]
+    return {name: getattr(document, name) for name in (*insert.key, *insert.columns)}
+
+
+class MemoryViews(FoldingStore[View[Any]]):
+    """The production fold over a shelf in memory. Only a newer version replaces a row, as in the real stores."""
+
+    def __init__(self, name: str, shelf: Shelf, views: Sequence[View[Any]], random: Random) -> None:
+        super().__init__(views)
+        self.name = name
+        self._shelf = shelf
+        self._random = random
+
+    def _wants_steps(self, view: View[Any]) -> bool:
+        return isinstance(view, CassandraView) and view.row_per_fact
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(self._random.random() * APPLY_S)
+        if self._shelf.is_down:
+            raise StoreUnavailable(f"{self.name} is down")
+
+    async def _stand(self, view: View[Any], topic: str, partition: int) -> Stand:
+        await self._answer()
+        return Stand(1, self._shelf.positions.get((view.title, (topic, partition)), 0))
+
+    async def _load(self, view: View[Any], generation: int, streams: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002  # one generation
+        await self._answer()
+        found = {stream: self._shelf.documents.get((view.title, stream)) for stream in streams}
+        return {stream: held and self._loaded(view, held[1]) for stream, held in found.items()}
+
+    def _loaded(self, view: View[Any], kept: Any) -> Any:
+        return view.load(dict(kept) if isinstance(kept, dict) else kept)  # type: ignore[attr-defined]  # both kinds have it
+
+    async def _write(self, view: View[Any], generation: int, folded: Folded) -> None:  # noqa: ARG002  # as above
+        """Rows first, each for itself: a process that dies in between has written some of them."""
+        for name, held in rows_of(view, folded):
+            self._put(view, name, held)
+        await self._answer()
+        for stream, document in folded.after.items():
+            held_document = self._shelf.documents.get((view.title, stream))
+            if held_document is None or self.is_newer(document.version, held_document[0]):
+                self._shelf.documents[view.title, stream] = (document.version, stored(view, document))
+
+    def _put(self, view: View[Any], name: str, held: Held) -> None:
+        old = self._shelf.rows.get((view.title, name))
+        if old is None or self.is_newer(held.version, old.version):
+            self._shelf.rows[view.title, name] = held
+
+    @staticmethod
+    def is_newer(version: int, held: int) -> bool:
+        return version > held
+
+    async def _advance(self, view: View[Any], generation: int, batch: Batch) -> Stand:
+        await self._answer()
+        place = (view.title, (batch.topic, batch.partition))
+        if self._shelf.positions.get(place, 0) == batch.expected:
+            self._shelf.positions[place] = batch.next
+        return Stand(generation, self._shelf.positions.get(place, 0))
+
+    async def close(self) -> None:
+        """There is nothing to close."""
