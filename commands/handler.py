@@ -2,9 +2,9 @@
 
 import itertools
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from commands.decider import Decider
@@ -25,8 +25,10 @@ from schemas.meta import DAY, HOUR, SECOND, Micros
 from schemas.topics import Topics
 
 BATCH_MAX = 1_000
-BATCH_BYTES = 400_000
-"""So many bytes of commands are decided at once, or one command: a line of 9 bytes becomes an event of 450."""
+BATCH_BYTES = 200_000
+ENVELOPE_BYTES = 300
+"""So many bytes of commands beyond their envelopes (ids, times) are decided at once, or one command: a line of 9
+bytes becomes an event of 450."""
 
 WAIT_MAX_S = 0.25
 """The longest sleep: deadlines that an idle partition has are found so soon after they are due."""
@@ -97,7 +99,7 @@ class Handler:
 
     def _take_batch(self) -> list[Received]:
         """What comes first of what was received, up to the bound; the rest waits for the next turn."""
-        sizes = itertools.accumulate(len(one.value or b"") for one in self._backlog)
+        sizes = itertools.accumulate(max(0, len(one.value or b"") - ENVELOPE_BYTES) for one in self._backlog)
         count = max(1, bisect_right(list(sizes), BATCH_BYTES))
         batch, self._backlog = self._backlog[:count], self._backlog[count:]
         return batch
@@ -141,12 +143,9 @@ class Handler:
 
     def _stage(self, received: Sequence[Received], batch_id: str, too_large: frozenset[str]) -> list[Staged]:
         now = self._clock()
-        by_partition = {
-            partition: list(group)
-            for partition, group in groupby(
-                sorted(received, key=lambda one: one.partition), key=lambda one: one.partition
-            )
-        }
+        by_partition: dict[Partition, list[Received]] = defaultdict(list)
+        for one in received:
+            by_partition[one.partition].append(one)
         staged = [
             writer.stage(by_partition.get(partition, ()), now, batch_id, too_large)
             for partition, writer in self._writers.items()

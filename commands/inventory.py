@@ -57,6 +57,7 @@ Asked: TypeAlias = (
 )
 """What is asked for an order's lines at one location."""
 Refusal: TypeAlias = StockReservationRefused | StockAllocationRefused | StockShipmentRefused
+REFUSALS = (StockReservationRefused, StockAllocationRefused, StockShipmentRefused)
 Head: TypeAlias = tuple[str, str, int, int, int, int]
 """How every stock event begins: sku, location, and sellable, reserved, allocated, shipped after it."""
 ClaimHead: TypeAlias = tuple[str, str, int, int, int, int, str, int, str]
@@ -369,12 +370,12 @@ def _key(event: ClaimEvent) -> tuple[str, str, str, int]:
 
 
 def answer(_state: Snapshot, _command: InventoryCommand, events: Sequence[InventoryEvent]) -> Answer:
-    refused = tuple(
+    refused = [
         RefusedLine(event.line, event.sku, event.quantity, _could_have(event))
         for event in events
-        if isinstance(event, Refusal)
-    )
-    return Answer(refused=refused) if refused else GRANTED
+        if isinstance(event, REFUSALS)
+    ]
+    return Answer(refused=tuple(refused)) if refused else GRANTED
 
 
 def _could_have(event: Refusal) -> int:

@@ -208,9 +208,10 @@ class Writer:
             return f"{meta.command_id!r} is no command id"
         if meta.stream != body.stream:
             return f"meta says {meta.stream}, the command {body.stream}"
-        homes = _keys_of(body)
-        strangers = [key for key in homes if self._topics.partition_of(key) != self.partition.number]
-        return f"{strangers[0]} does not live in partition {self.partition.number}" if strangers else ""
+        for key in _keys_of(body):
+            if self._topics.partition_of(key) != self.partition.number:
+                return f"{key} does not live in partition {self.partition.number}"
+        return ""
 
     @property
     def commands_topic(self) -> str:
@@ -585,7 +586,7 @@ class _Batch:
         self._decided[meta.command_id] = self._outcome(asked, None, answer, events)
 
     def _is_expected(self, meta: CommandMeta) -> bool:
-        return meta.expected_version in (None, self._head(meta.stream).version)
+        return meta.expected_version is None or meta.expected_version == self._head(meta.stream).version
 
     def _rejection(self, meta: CommandMeta, decided: Sequence[Event] | Rejection) -> Rejection:
         """Whose a stream is comes before how far it is: nobody learns of another's by guessing versions."""
@@ -666,7 +667,7 @@ class _Batch:
             meta.command_id,
             type(body).__name__,
             meta.stream,
-            tuple(line.line for line in getattr(body, "lines", ()) if hasattr(line, "line")),
+            tuple([line.line for line in getattr(body, "lines", ()) if hasattr(line, "line")]),
             getattr(body, "attempt", 0),
             meta.reply_to,
             meta.fingerprint,
@@ -740,10 +741,9 @@ def _headers(message: object, stream: str, version: int) -> tuple[tuple[str, byt
 
 def _keys_of(command: Command) -> Iterable[str]:
     """The ids or skus by which a command's streams are partitioned."""
-    kind, key, *_ = command.stream.split("/")
-    yield key
-    if kind == "stock":
-        yield from (line.sku for line in getattr(command, "lines", ()) if hasattr(line, "sku"))
+    kind, key = command.stream.split("/", 2)[:2]
+    others = [line.sku for line in getattr(command, "lines", ())] if kind == "stock" else []
+    return {key, *others}
 
 
 def _stream_of_output(output: Output, staged: Staged) -> str:

@@ -311,7 +311,7 @@ class KafkaJournal:
 
     def _enqueue(self, one: Output, told: Callable[[KafkaError | None, Message], None] | None) -> None:
         """Waits for room in the queue, which is bounded; raises BufferError when there is none for 10 s."""
-        deadline = self._machine.monotonic() + CALL_TIMEOUT_S
+        deadline = None
         topic = self._topic(one.kind, one.partition)
         while True:
             try:
@@ -324,6 +324,7 @@ class KafkaJournal:
                     on_delivery=told,
                 )
             except BufferError:
+                deadline = deadline or self._machine.monotonic() + CALL_TIMEOUT_S
                 if self._machine.monotonic() > deadline:
                     raise
                 self._producer.poll(0.05)
