@@ -2,7 +2,7 @@
 
 from ops.faults.history import UNAVAILABLE, Attempt
 from ops.faults.scene import Scene
-from ops.faults.verdict import demand, until
+from ops.faults.verdict import demand
 from ops.faults.worker_rows import past_its_time
 from ops.local_stack import kafka_answers
 
@@ -17,7 +17,7 @@ def f8(scene: Scene) -> None:
         before = len(history.attempts)
         scene.inject("SIGKILL to Kafka while callers trade")
         house.kill("kafka")
-        back_s = until(lambda: kafka_answers(house.settings.kafka), BROKER_BACK_S, "Kafka is back", scene.say)
+        back_s = scene.await_within("Kafka back", lambda: kafka_answers(house.settings.kafka), BROKER_BACK_S)
         scene.figures["broker_back_s"] = round(back_s, 1)
         scene.await_green()
         scene.trade_on()
@@ -48,6 +48,7 @@ def f10(scene: Scene) -> None:
         frozen = house.freeze("kafka")
         scene.wait(FROZEN_S)
         house.thaw(frozen)
+        scene.heal()
         scene.await_green()
         scene.trade_on()
     _only_503(history.attempts[before:])

@@ -22,6 +22,10 @@ def faults(
     *,
     seed: Annotated[int | None, typer.Option(help="Decides what callers do and whom chance hits.")] = None,
     rounds: Annotated[int, typer.Option(min=0, help="Rotate single faults for so many minutes instead.")] = 0,
+    patience: Annotated[
+        float,
+        typer.Option(min=1, help="Multiply every bound, on a machine that is busy; the report says so."),
+    ] = 1.0,
     report: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.")] = None,
 ) -> None:
     """Kill, freeze, cut off and lie to real processes while callers trade; then hold the log against what they heard.
@@ -37,7 +41,7 @@ def faults(
     teller.say(f"seed {seed}")
     stage = Stage(settings.from_environment(), teller)
     try:
-        played = play_all([ROWS[name] for name in wanted], stage, seed, teller.say)
+        played = play_all([ROWS[name] for name in wanted], stage, seed, teller.say, patience)
     except (RunsAlready, StackFailed) as refused:
         teller.say(f"daybook: {refused}")
         raise typer.Exit(2) from None
@@ -47,9 +51,9 @@ def faults(
     finally:
         stage.close()
     if report:
-        report.write_text(json.dumps(as_json(seed, played), indent=1) + "\n", "utf-8")
+        report.write_text(json.dumps(as_json(seed, patience, played), indent=1) + "\n", "utf-8")
     raise typer.Exit(0 if is_well(played, ROWS) else 1)
 
 
-def as_json(seed: int, played: list[Played]) -> dict[str, Any]:
-    return {"seed": seed, "rows": {one.name: one.as_json() for one in played}}
+def as_json(seed: int, patience: float, played: list[Played]) -> dict[str, Any]:
+    return {"seed": seed, "patience": patience, "rows": {one.name: one.as_json() for one in played}}

@@ -243,3 +243,9 @@ async def _history(side: ReadSide, sku: str) -> list[dict[str, Any]]:
         return list(served.document()["movements"])
     finally:
         await reader.close()
+
+
+def caught_up(floor: Floor) -> None:
+    """Every view is the fold of the log."""
+    errors = floor.view_errors()
+    demand(not errors, "; ".join(errors))

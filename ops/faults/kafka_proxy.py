@@ -1,9 +1,10 @@
-"""A TCP proxy that reads Kafka's request headers, and can hold, cut or lose what a client sends by its API key."""
+"""A TCP proxy that reads Kafka's request headers: it holds, cuts or loses what a client sends by its API key, and keeps a topic from it."""
 
 import asyncio
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Self, TypeVar
@@ -62,6 +63,8 @@ class KafkaProxy:
         host, port = broker.rsplit(":", 1)
         self._upstream = (host, int(port))
         self._rules: list[Held] = []
+        self._withheld = b""
+        self.withheld = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="kafka-proxy")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,6 +86,15 @@ class KafkaProxy:
         """From now on; a rule catches one request."""
         self._loop.call_soon_threadsafe(self._rules.append, rule)
         return rule
+
+    @contextmanager
+    def withholding(self, topic_id: bytes) -> Iterator[None]:
+        """Meanwhile nobody here is given records of this topic: fetches do not ask for it; `withheld` counts them."""
+        self._withheld, self.withheld = topic_id, 0
+        try:
+            yield
+        finally:
+            self._withheld = b""
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
@@ -117,6 +129,9 @@ class KafkaProxy:
 
     async def _request(self, frame: bytes, link: "_Link", upstream: "_Link") -> None:
         api_key = struct.unpack_from(">h", frame)[0]
+        if api_key == ApiKey.FETCH and self._withheld and self._withheld in frame:
+            self.withheld += 1
+            frame = without_topic(frame, self._withheld)
         for one in self._rules:
             one.passes(api_key)
         await self._deliver_released()
@@ -148,6 +163,48 @@ class KafkaProxy:
         while (frame := await upstream.read()) is not None:
             if not upstream.silent:
                 await link.write(frame.replace(before, after))
+
+
+FETCH_VERSIONS = range(15, 18)
+"""Those whose body begins with `max_wait_ms` and names topics by their ids."""
+_CLIENT_ID_AT, _BEFORE_TOPICS, _PARTITION_BYTES, _ID_BYTES = 8, 4 + 4 + 4 + 1 + 4 + 4, 33, 16
+
+
+def without_topic(fetch: bytes, topic_id: bytes) -> bytes:
+    """A request to fetch, which no longer asks for this topic. ValueError for versions of another layout."""
+    version, client_id_bytes = (
+        struct.unpack_from(">h", fetch, 2)[0],
+        struct.unpack_from(">h", fetch, _CLIENT_ID_AT)[0],
+    )
+    if version not in FETCH_VERSIONS:
+        raise ValueError(f"Fetch in version {version}")
+    at = _CLIENT_ID_AT + 2 + client_id_bytes + 1 + _BEFORE_TOPICS
+    count, first = _varint(fetch, at)
+    kept, place = [], first
+    for _ in range(count - 1):
+        partitions, after = _varint(fetch, place + _ID_BYTES)
+        end = after + (partitions - 1) * _PARTITION_BYTES + 1
+        if fetch[place : place + _ID_BYTES] != topic_id:
+            kept.append(fetch[place:end])
+        place = end
+    return fetch[:at] + _as_varint(len(kept) + 1) + b"".join(kept) + fetch[place:]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """An unsigned number of seven bits a byte, and where it ends."""
+    value = shift = 0
+    while data[at] & 0x80:
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return value | data[at] << shift, at + 1
+
+
+def _as_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
 
 
 class _Link:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ops.faults import broker_rows as broker
+from ops.faults import log_rows as log
 from ops.faults import role_rows as role
+from ops.faults import store_rows as store
 from ops.faults import worker_rows as worker
 from ops.faults.scene import Row
 
@@ -23,9 +25,18 @@ ROWS: Mapping[str, Row] = MappingProxyType(
             Row("F10", "the broker frozen: what is unknown is decided later, once", broker.f10),
             Row("F11", "the projections killed, and frozen beyond their session: same rows", role.f11),
             Row("F12", "every role killed, one after the other and all at once", role.f12),
-            Row("F20", "duplicates, old and new, change nothing", worker.f20),
+            Row("F13", "an agent raises: nothing is skipped", log.f13),
+            Row("F14", "what was aborted is never seen", log.f14),
+            Row("F17", "Cassandra down: offsets wait in bounded memory, others go on", store.f17),
+            Row("F18", "Cassandra slow, and one table failing: nothing is skipped", store.f18),
+            Row("F19", "Redis flushed, killed, old, full: it is filled again by itself", store.f19),
+            Row("F20", "duplicates, old and new, change nothing", log.f20),
+            Row("F21", "one topic late: the same rows in the end", store.f21),
+            Row("F22", "poison is lettered with its reason, and the next command is answered", log.f22),
+            Row("F26", "a view rebuilt under load, killed half-way twice: served all the time", store.f26),
             Row("F28", "everything killed at once: all green in 60 s, unattended", role.f28),
             Row("F29", "frozen one by one, thawed in another order: it converges", role.f29),
+            Row("F30", "a record changed in a copy of the log is named", log.f30),
             Row("F31", "a zombie thaws in another slot's takeover: no version twice", worker.f31),
         )
     }

@@ -24,6 +24,7 @@ def f11(scene: Scene) -> None:
         frozen = house.freeze("projections")
         scene.wait(FROZEN_S)
         house.thaw(frozen)
+        scene.heal()
         scene.await_green()
         scene.trade_on()
     scene.judge()

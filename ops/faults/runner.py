@@ -24,26 +24,28 @@ class Played:
     why: str
     injected: tuple[str, ...]
     checkers: tuple[str, ...]
+    late: tuple[str, ...]
     green_s: float | None
     took_s: float
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        fields = {name: value for name, value in vars(self).items() if name != "name"}
-        return fields | {"injected": list(self.injected), "checkers": list(self.checkers)}
+        return {name: value for name, value in vars(self).items() if name != "name"}
 
     def lines(self) -> Iterable[str]:
         green = "" if self.green_s is None else f", green after {self.green_s:.1f} s"
         yield f"{self.name:<4}{self.result:<10}{self.sentence} ({self.took_s:.0f} s{green})"
         if self.why:
             yield f"    why: {self.why}"
+        for late in self.late:
+            yield f"    late, which a busy machine excuses: {late}"
         if self.checkers:
             yield f"    looked: {' '.join(self.checkers)}"
 
 
-def play(row: Row, stage: Stage, seed: int) -> Played:
+def play(row: Row, stage: Stage, seed: int, patience: float = 1.0) -> Played:
     """Whatever goes wrong makes the row red; after a red one nobody trusts the Daybook it was played on."""
-    scene, began = Scene(stage, seed), time.monotonic()
+    scene, began = Scene(stage, seed, patience), time.monotonic()
     result: Result
     try:
         row.play(scene)
@@ -62,6 +64,7 @@ def play(row: Row, stage: Stage, seed: int) -> Played:
         why,
         tuple(scene.injected),
         tuple(sorted(scene.checkers, key=lambda name: int(name[1:]))),
+        tuple(scene.late),
         scene.green_s,
         round(time.monotonic() - began, 1),
         scene.figures,
@@ -75,11 +78,13 @@ def is_well(played: Iterable[Played], rows: Mapping[str, Row]) -> bool:
     )
 
 
-def play_all(rows: Iterable[Row], stage: Stage, seed: int, say: Callable[[str], None]) -> list[Played]:
+def play_all(
+    rows: Iterable[Row], stage: Stage, seed: int, say: Callable[[str], None], patience: float = 1.0
+) -> list[Played]:
     found = []
     for number, row in enumerate(rows):
         say(f"{row.name}: {row.sentence}")
-        found.append(play(row, stage, seed + number * SEED_STEP))
+        found.append(play(row, stage, seed + number * SEED_STEP, patience))
         for line in found[-1].lines():
             say(line)
     return found

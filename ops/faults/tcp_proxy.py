@@ -1,4 +1,4 @@
-"""A TCP proxy that passes bytes on to one server, and can refuse and cut its connections or slow them down."""
+"""A TCP proxy that passes bytes on to one server, and can refuse and cut its connections, slow them down, or lose some."""
 
 import asyncio
 import threading
@@ -21,6 +21,8 @@ class TcpProxy:
         # Not one the kernel gives to clients: while it is cut, the port must stay ours.
         (self._port,) = free_ports(1)
         self._stall_s = 0.0
+        self._lost = b""
+        self.losses = 0
         self._links: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -49,9 +51,14 @@ class TcpProxy:
         """From now on each chunk of bytes waits so long, either way."""
         self._stall_s = seconds
 
+    def lose(self, pattern: bytes) -> None:
+        """From now on a connection is lost as soon as a client sends these bytes over it; `losses` counts."""
+        self._lost = pattern
+
     def restore(self) -> None:
-        """Connections are welcome again, and nothing waits."""
+        """Connections are welcome again, and nothing waits or is lost."""
         self._stall_s = 0.0
+        self._lost = b""
         self._call(self._listen())
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
@@ -82,7 +89,7 @@ class TcpProxy:
             writer.transport.abort()
             return
         ways = [
-            self._loop.create_task(self._pass(reader, to_server)),
+            self._loop.create_task(self._pass(reader, to_server, may_lose=True)),
             self._loop.create_task(self._pass(from_server, writer)),
         ]
         try:
@@ -93,9 +100,14 @@ class TcpProxy:
             to_server.transport.abort()
             writer.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, may_lose: bool = False
+    ) -> None:
         with suppress(ConnectionError):
             while chunk := await reader.read(CHUNK_BYTES):
+                if may_lose and self._lost and self._lost in chunk:
+                    self.losses += 1
+                    return
                 await asyncio.sleep(self._stall_s)
                 writer.write(chunk)
                 await writer.drain()

@@ -170,13 +170,6 @@ def thawed_after_the_partition_moved(shop: Shop, *without: str) -> None:
     shop.answer(command, 40)
 
 
-def f20(scene: Scene) -> None:
-    with scene.shop() as shop:
-        scene.inject("all commands produced again; twenty of two days ago")
-        commands_read_again(shop)
-        commands_of_long_ago(shop)
-
-
 def commands_read_again(shop: Shop) -> None:
     shop.start()
     shop.answer(shop.receive_stock(10))

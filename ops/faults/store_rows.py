@@ -1,0 +1,235 @@
+"""F17 to F19, F21, F26: the stores of the read side are down, slow, partly broken, emptied, old, full, and rebuilt."""
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import redis
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from ops.faults.floor import Floor, Role, caught_up
+from ops.faults.kafka_proxy import KafkaProxy
+from ops.faults.log_rows import place_order
+from ops.faults.scene import Scene
+from ops.faults.tcp_proxy import TcpProxy
+from ops.faults.verdict import demand, until
+from ops.rebuild import VIEWS
+from ops.settings import REPOSITORY
+from projections import ledger
+from projections.cassandra_store import Insert
+
+GROWTH_MAX_MB = 50.0
+"""What a role may take more while a store is away, however much is traded meanwhile."""
+CATCHES_UP_S = 25.0
+DELAY_S = 0.02
+HELD_S = 6.0
+ANSWER_S = 10.0
+SMALL_REDIS = "3mb"
+
+
+def f17(scene: Scene) -> None:
+    house = scene.house
+    with scene.trading():
+        scene.trade_on()
+        scene.inject("SIGKILL to Cassandra while callers trade")
+        house.kill("cassandra")
+        scene.trade_on(150)
+        scene.await_green()
+        scene.trade_on()
+    scene.judge()
+    with scene.floor() as floor, TcpProxy(floor.servers.cassandra) as cassandra:
+        floor.shop.start()
+        scene.inject("Cassandra down at the start; cut off in mid-run; slow")
+        cassandra_down_at_the_start(floor, cassandra)
+        role = floor.roles[-1]
+        cassandra_cut_off(floor, cassandra, role)
+        cassandra_slow(floor, cassandra, role)
+        scene.checked("C11")
+
+
+def cassandra_down_at_the_start(floor: Floor, cassandra: TcpProxy) -> None:
+    cassandra.cut()
+    stood = floor.cassandra_positions()
+    role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
+    skus = floor.skus("CLOCK", 50)
+    floor.deliver(skus)
+    floor.await_sellable(skus[-1], 1)
+    demand(role.lives, "the projections ended")
+    demand(floor.cassandra_positions() == stood, "a position moved without its rows")
+    cassandra.restore()
+    caught_up(floor)
+    demand(role.lives, "the projections ended")
+
+
+def cassandra_cut_off(floor: Floor, cassandra: TcpProxy, role: Role) -> None:
+    skus = floor.skus("LANTERN", 250)
+    floor.deliver(skus)
+    caught_up(floor)
+    cassandra.cut()
+    stood, rss_mb = floor.cassandra_positions(), role.rss_mb
+    for _ in range(20):
+        floor.deliver(skus)
+    floor.await_sellable(skus[-1], 21)
+    until(lambda: role.health == "degraded", 20, "the projections say that they are degraded")
+    demand(role.lives, "the projections ended")
+    demand(floor.cassandra_positions() == stood, "a position moved without its rows")
+    committed = floor.committed("views.cassandra", {topic for topic, _ in stood})
+    demand(
+        all(committed[place] <= offset for place, offset in stood.items()), "an offset was committed too far"
+    )
+    demand(role.rss_mb - rss_mb < GROWTH_MAX_MB, f"they grew by {role.rss_mb - rss_mb:.0f} MB")
+    cassandra.restore()
+    caught_up(floor)
+    until(lambda: role.health == "ok", 10, "the projections are well")
+
+
+def cassandra_slow(floor: Floor, cassandra: TcpProxy, role: Role) -> None:
+    skus = floor.skus("TEAPOT", 50)
+    floor.deliver(skus)
+    caught_up(floor)
+    cassandra.stall(0.05)
+    for _ in range(5):
+        floor.deliver(skus)
+    floor.await_sellable(skus[-1], 6)
+    caught_up(floor)
+    cassandra.stall(0)
+    demand(role.lives, "the projections ended")
+
+
+def f18(scene: Scene) -> None:
+    with scene.floor() as floor, TcpProxy(floor.servers.cassandra) as cassandra:
+        floor.shop.start()
+        role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
+        scene.inject(f"every answer of Cassandra {DELAY_S * 1000:.0f} ms late")
+        cassandra.stall(DELAY_S)
+        skus = floor.skus("SHELF", 100)
+        for _ in range(3):
+            floor.deliver(skus)
+        caught_up(floor)
+        cassandra.stall(0)
+        scene.inject("every write to the ledger's table is lost with its connection")
+        one_table_fails(floor, cassandra, role, skus)
+        scene.checked("C11")
+
+
+def one_table_fails(floor: Floor, cassandra: TcpProxy, role: Role, skus: list[str]) -> None:
+    stood = floor.cassandra_positions()
+    cassandra.lose(prepared_id(floor, ledger.MOVEMENT))
+    for _ in range(5):
+        floor.deliver(skus)
+    floor.await_sellable(skus[-1], 8)
+    until(lambda: cassandra.losses > 2, 30, "writes to the table fail, again and again")
+    demand(role.lives, "the projections ended")
+    demand(floor.cassandra_positions() == stood, "a position moved without its rows")
+    cassandra.restore()
+    caught_up(floor)
+
+
+def prepared_id(floor: Floor, insert: Insert) -> bytes:
+    """Under which every client's writes by this insert go over the wire: it follows from keyspace and text."""
+    cluster = floor.side.cassandra.cluster()
+    try:
+        statement = cluster.connect(floor.side.cassandra.keyspace).prepare(insert.cql.format(g=1))
+        return bytes(statement.query_id)
+    finally:
+        cluster.shutdown()
+
+
+def f19(scene: Scene) -> None:
+    house = scene.house
+    host, _, port = house.settings.redis.rpartition(":")
+    with redis.Redis(host=host, port=int(port)) as client:
+        dump = Path(client.config_get("dir")["dir"]) / "dump.rdb"
+        with scene.trading():
+            scene.trade_on()
+            client.save()
+            old = dump.with_suffix(".old")
+            shutil.copyfile(dump, old)
+            scene.trade_on(150)
+            scene.inject("FLUSHALL")
+            client.flushall()
+            scene.trade_on()
+            scene.inject("SIGKILL to Redis, which comes back with an older dump")
+            house.kill("redis")
+            shutil.copyfile(old, dump)
+            scene.await_green()
+            scene.trade_on()
+            scene.inject(f"maxmemory {SMALL_REDIS}: writes are refused")
+            client.config_set("maxmemory", SMALL_REDIS)
+            scene.wait(HELD_S)
+            client.config_set("maxmemory", "256mb")
+            scene.heal()
+            scene.await_green()
+            scene.trade_on()
+    # What was thrown away is not there until it is posted again: a reader without a receipt may see less for a while.
+    scene.judge(skip=["C12"])
+
+
+def f21(scene: Scene) -> None:
+    with scene.floor() as floor, KafkaProxy(floor.shop.kafka) as proxy:
+        shop, topics = floor.shop, floor.shop.topics
+        shop.start()
+        floor.start("projections", DAYBOOK_KAFKA=proxy.address)
+        floor.start("sagas", DAYBOOK_KAFKA=proxy.address)
+        for topic in (topics.events("inventory"), topics.decisions("inventory"), topics.events("order")):
+            scene.inject(f"fetches of {topic.removeprefix(topics.prefix + '.')} are held back")
+            topic_held_back(floor, proxy, topic)
+        floor.await_quiet(60)
+        caught_up(floor)
+        scene.checked("C11")
+
+
+def topic_held_back(floor: Floor, proxy: KafkaProxy, topic: str) -> None:
+    """What other topics say meanwhile is heard first."""
+    with proxy.withholding(id_of(floor.shop.kafka, topic)):
+        floor.deliver(floor.skus("VASE", 20))
+        place_order(floor.shop, units=1)
+        until(lambda: proxy.withheld > 5, 20, "fetches that do not ask for the topic")
+
+
+def id_of(kafka: str, topic: str) -> bytes:
+    described = AdminClient({"bootstrap.servers": kafka}).describe_topics(TopicCollection([topic]))
+    found = described[topic].result(ANSWER_S).topic_id
+    high, low = found.get_most_significant_bits(), found.get_least_significant_bits()
+    return struct.pack(">qq", high, low)
+
+
+def f26(scene: Scene) -> None:
+    views = [names[0] for names in VIEWS.values()]
+    with scene.trading() as history:
+        scene.trade_on(200)
+        for view in views:
+            for _ in range(2):
+                scene.inject(f"a rebuild of {view} is killed half-way")
+                killed_rebuild(scene, view)
+            scene.inject(f"a rebuild of {view} runs to its end")
+            run = start_rebuild(scene, view)
+            demand(run.wait(120) == 0, f"the rebuild of {view} ended with {run.returncode}")
+            scene.trade_on(30)
+    reads = [one for one in history.attempts if one.is_read]
+    demand(all(0 < one.status < 500 for one in reads[-200:]), "reads failed while views were rebuilt")
+    scene.judge()
+    scene.checked("C13")
+
+
+def start_rebuild(scene: Scene, view: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **scene.house.settings.environment("rebuild")}
+    with (scene.stage.folder / "rebuild.log").open("ab") as log:
+        argv = [sys.executable, "-m", "ops", "rebuild", view]
+        return subprocess.Popen(argv, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+
+
+def killed_rebuild(scene: Scene, view: str) -> None:
+    run = start_rebuild(scene, view)
+    half_s = scene.random.uniform(1.0, 2.5)
+    try:
+        run.wait(half_s)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGKILL)
+    run.wait(20)
+    scene.figures.setdefault("rebuilds", []).append(run.returncode)  # type: ignore[attr-defined]
