@@ -36,6 +36,7 @@ MODULES = {
     "sagas": "streams.saga_agents",
     "payments": "streams.payment_agent",
     "api": "api.main",
+    "sandbox": "ops.payment_sandbox",
 }
 
 

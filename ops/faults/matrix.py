@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from ops.faults import broker_rows as broker
 from ops.faults import log_rows as log
+from ops.faults import payment_rows as payment
 from ops.faults import role_rows as role
 from ops.faults import store_rows as store
 from ops.faults import worker_rows as worker
@@ -27,6 +28,8 @@ ROWS: Mapping[str, Row] = MappingProxyType(
             Row("F12", "every role killed, one after the other and all at once", role.f12),
             Row("F13", "an agent raises: nothing is skipped", log.f13),
             Row("F14", "what was aborted is never seen", log.f14),
+            Row("F15", "the payment agent killed around its call: one charge", payment.f15),
+            Row("F16", "a provider that stumbles, and webhooks of all sorts: money moves once", payment.f16),
             Row("F17", "Cassandra down: offsets wait in bounded memory, others go on", store.f17),
             Row("F18", "Cassandra slow, and one table failing: nothing is skipped", store.f18),
             Row("F19", "Redis flushed, killed, old, full: it is filled again by itself", store.f19),
