@@ -190,14 +190,20 @@ class KafkaJournal:
                 raise JournalLostError(f"committed offsets: {failed}")
 
     def _check_untouched(self, partition: Partition) -> None:
-        """No committed offset means a new partition; anything else means that offsets were lost."""
+        """No committed offset means a new partition; anything else means that offsets were lost.
+
+        A watermark alone says nothing: a first transaction that was aborted has moved it, too.
+        """
         kinds: tuple[OutputKind, ...] = ("events", "state", "decisions")
-        written = [self._topic(kind, partition) for kind in kinds if self.ends(kind, partition)]
+        written = [self._topic(kind, partition) for kind in kinds if self._holds_records(kind, partition)]
         if written:
             raise LogDamagedError(
                 f"{partition}: the group has no offset, yet {', '.join(written)} hold records; "
                 "commands would be decided twice"
             )
+
+    def _holds_records(self, kind: OutputKind, partition: Partition) -> bool:
+        return any(True for _ in self.read(kind, partition, 0, self.ends(kind, partition)))
 
     def ends(self, kind: OutputKind, partition: Partition) -> int:
         where = TopicPartition(self._topic(kind, partition), partition.number)
