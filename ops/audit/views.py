@@ -15,6 +15,7 @@ from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
 from projections.view import Partition
 from schemas.codec import Codec
 from schemas.topics import Topics
+from streams.schema_registry import LearningDecoder, SchemaRegistry
 
 CAUGHT_UP_WITHIN_S = 60.0
 LOOK_AGAIN_S = 0.2
@@ -43,7 +44,9 @@ def find_view_errors(side: ReadSide, progress: Progress) -> list[str]:
 
 
 async def _find_errors(side: ReadSide, progress: Progress) -> list[str]:
-    log = KafkaLog(side.kafka, Codec().decode)
+    # What a newer release beside us has written is read by the schemas that it published.
+    decoder = LearningDecoder(Codec(), SchemaRegistry(side.kafka, side.topics).schemas)
+    log = KafkaLog(side.kafka, decoder.decode)
     try:
         errors = []
         for view in (*REDIS_VIEWS, *CASSANDRA_VIEWS):

@@ -8,6 +8,7 @@ from ops.audit.breaches import HOLDS
 from ops.audit.law_book import GRACE_US, LawBook
 from ops.audit.log_reader import LogReader, open_log
 from ops.audit.tally import Tally
+from ops.audit.wire import AvscReader
 
 _SHOWN = 5
 _WATCHED_EVERY = 5_000
@@ -21,19 +22,20 @@ def check_laws(
     find_view_errors: Callable[[], Iterable[str]] | None = None,
     grace_s: float = GRACE_US / 1_000_000,
     watch: Callable[[Tally], None] = lambda _: None,
+    reader: AvscReader | None = None,
 ) -> dict[str, str]:
     """Of each law "1" to "8": "holds", or what broke. The log should be at rest.
 
     `ledger` are the rows of the payment provider's own ledger, `acknowledged` the positions (`stream@version`) of
     the receipts that callers hold; `find_view_errors` compares the read models with the log and names what differs.
     Deadlines may be missed by `grace_s`: more where writers were down, for the log does not say since when.
-    `watch` is shown the tally of what was read, now and then and at the end.
+    `watch` is shown the tally of what was read, now and then and at the end. `reader` knows other schemas than today's.
     Raises LogNotReadError where Kafka does not give the log.
     """
-    with open_log(bootstrap, prefix) as reader:
-        book = _read(reader, LawBook(grace_us=int(grace_s * 1_000_000)), watch)
+    with open_log(bootstrap, prefix) as log:
+        book = _read(log, LawBook(reader, int(grace_s * 1_000_000)), watch)
         verdicts = book.finish(time.time_ns() // 1_000, ledger, acknowledged)
-    deleted = _deleted(reader)
+    deleted = _deleted(log)
     return dict(sorted((verdicts | {"7": _judge_views(find_view_errors)} | deleted).items()))
 
 

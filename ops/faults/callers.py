@@ -27,6 +27,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 GIVES_UP_AT_ONCE = 0.2
 """The share of senders who never send again: for what they doubt, the log alone must answer."""
 READS_OWN_WRITE = 0.3
+OWN_WRITE = " after a receipt"
+"""What reads wait for the projections; in the name of their route."""
 STOPS_WITHIN_S = PATIENCE_S + 2 * REQUEST_S
 OK, CREATED, UNDECIDED = 200, 201, 202
 UNITS = 1_000_000
@@ -126,7 +128,8 @@ class Connection:
     async def read(self, who: Caller, route: str, path: str, receipt: str = "", stream: str = "") -> Reply:
         """A document, at least as new as the receipt says; `stream` is the one whose version is the document's."""
         after = {"Daybook-After": receipt} if receipt else {}
-        reply = await self._send(who, f"GET {route}", "GET", path, None, after)
+        name = f"GET {route}{OWN_WRITE if receipt else ''}"
+        reply = await self._send(who, name, "GET", path, None, after)
         if reply.status == OK and "version" in reply.document:
             self._compare(path, int(reply.document["version"]), _version_of(stream, receipt))
         return reply
@@ -317,3 +320,20 @@ async def _open_shop(street: Street, merchant: Caller, habits: Habits) -> None:
             await http.write(merchant, "POST", "/inventory/{sku}/receipts", stocked, delivery, insists=True)
             # Nobody can put into a cart what the shop does not show yet.
             await http.read(merchant, "/products/{sku}", path, published.receipt)
+
+
+def flood(street: Street, count: int) -> list[Reply]:
+    """So many receipts of one SKU at the same moment, each sent once."""
+    return asyncio.run(_flood(street, count))
+
+
+async def _flood(street: Street, count: int) -> list[Reply]:
+    merchant, sku = street.merchant(), street.habits.skus[0]
+    timeout = aiohttp.ClientTimeout(total=4 * REQUEST_S)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        http = Connection(session, street, random.Random(count))  # noqa: S311  # names keys, keeps no secret
+        body = {"document": "flood", "quantity": 1}
+        route, path = "/inventory/{sku}/receipts", f"/inventory/{sku}/receipts"
+        sent = (http.write(merchant, "POST", route, path, body, insists=False) for _ in range(count))
+        return await asyncio.gather(*sent)

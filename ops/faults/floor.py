@@ -32,6 +32,7 @@ from schemas.values import MAIN
 from streams.saga_agents import LISTENED_TO
 
 MODULES = {
+    "commands": "streams.command_worker",
     "projections": "streams.projection_agents",
     "sagas": "streams.saga_agents",
     "payments": "streams.payment_agent",
@@ -43,7 +44,7 @@ MODULES = {
 class Role:
     """One role in a process of its own."""
 
-    def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, name: str, folder: Path, environment: dict[str, str], code: Path) -> None:
         self._status = folder / "run" / f"{name}.json"
         self._log = folder / f"{name}.log"
         with self._log.open("ab") as output:
@@ -52,7 +53,7 @@ class Role:
                 env=os.environ | environment | {"DAYBOOK_RUN": str(self._status.parent)},
                 stdout=output,
                 stderr=output,
-                cwd=ROOT,
+                cwd=code,
             )
 
     @property
@@ -72,6 +73,12 @@ class Role:
 
     def log(self) -> str:
         return self._log.read_text()
+
+    def terminate(self, within_s: float = 20) -> None:
+        """SIGTERM; RowIsRed where it does not end well in time."""
+        self.process.terminate()
+        code = self.process.wait(within_s)
+        demand(code == 0, f"told to end, it ended with {code}")
 
     def end(self) -> None:
         if self.lives:
@@ -100,10 +107,10 @@ class Floor:
         floor.roles = self.roles
         return floor
 
-    def start(self, name: str, **addresses: str) -> Role:
-        """`addresses` are environment variables: where it shall find a server instead."""
+    def start(self, name: str, code: Path = ROOT, **addresses: str) -> Role:
+        """`addresses` are environment variables: where it shall find a server instead; `code` is another release's."""
         environment = {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(code),
             "DAYBOOK_KAFKA": self.servers.kafka,
             "DAYBOOK_CASSANDRA": self.servers.cassandra,
             "DAYBOOK_REDIS": self.servers.redis,
@@ -114,7 +121,7 @@ class Floor:
         }
         folder = self.folder / f"role-{len(self.roles)}"
         folder.mkdir()
-        role = Role(name, folder, environment | addresses)
+        role = Role(name, folder, environment | addresses, code)
         self.roles.append(role)
         return role
 

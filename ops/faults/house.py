@@ -18,7 +18,7 @@ from ops.processes import Started
 from ops.roles import ROLES
 from ops.running import stack_of
 from ops.settings import Settings
-from ops.status import role_health
+from ops.status import role_health, role_report
 from ops.supervisor import read_report
 from schemas.language import AGGREGATES
 from schemas.topics import Topics
@@ -112,6 +112,12 @@ class House:
         except RowIsRed:
             took = time.monotonic() - began
             raise RowIsRed(f"not green after {took:.0f} s: {', '.join(unwell)}") from None
+
+    def lag(self, role: str) -> int:
+        """How many events the role says that it is behind."""
+        report = read_report(self.settings.run)
+        found = [one for one in report.roles if one.name == role] if report else []
+        return sum(int(role_report(self.settings.run, one).get("lag_events") or 0) for one in found)
 
     def weigh(self) -> None:
         """Notes what each role's process weighs now; `heaviest` tells."""

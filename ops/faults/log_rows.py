@@ -163,13 +163,21 @@ def f20(scene: Scene) -> None:
 
 def place_order(shop: Shop, units: int) -> str:
     """An order of goods that goes as far as it can where nobody takes payments."""
+    order = send_order(shop, units)
+    until(lambda: asks_for_payment(shop, order), 20, "the order asks for its payment")
+    return order
+
+
+def send_order(shop: Shop, units: int) -> str:
     order = new_id()
     line = PricedLine(1, SKU, "a lantern", units, 255, 1, stocked=True)
     placing = PlaceOrder(order, new_id(), "anna", (line,), units * 255, "GBP", "tok_ok")
-    shop.send(placing, derived_id(order), aggregate="order", actor_kind="saga", actor_id="checkout")
+    return shop.send(placing, order, aggregate="order", actor_kind="saga", actor_id="checkout")
+
+
+def asks_for_payment(shop: Shop, order: str) -> bool:
     payments = shop.topics.events("payment")
-    until(lambda: any(payment_id_of(order).encode() == m.key() for m in shop.records(payments)), 20)
-    return order
+    return any(payment_id_of(order).encode() == message.key() for message in shop.records(payments))
 
 
 def said(shop: Shop, kind: str) -> Counter[bytes]:

@@ -8,6 +8,7 @@ from ops.faults import log_rows as log
 from ops.faults import payment_rows as payment
 from ops.faults import role_rows as role
 from ops.faults import store_rows as store
+from ops.faults import upgrade_rows as upgrade
 from ops.faults import worker_rows as worker
 from ops.faults.scene import Row
 
@@ -23,6 +24,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
             Row("F6", "a lost answer to a commit is resolved once", worker.f6),
             Row("F7", "a lost answer to a produce is resolved once", worker.f7),
             Row("F8", "the broker killed: nothing acknowledged is lost, back in 15 s", broker.f8),
+            Row("F9", "power loss: nothing with the flush profile, and named without it", broker.f9),
             Row("F10", "the broker frozen: what is unknown is decided later, once", broker.f10),
             Row("F11", "the projections killed, and frozen beyond their session: same rows", role.f11),
             Row("F12", "every role killed, one after the other and all at once", role.f12),
@@ -36,7 +38,15 @@ ROWS: Mapping[str, Row] = MappingProxyType(
             Row("F20", "duplicates, old and new, change nothing", log.f20),
             Row("F21", "one topic late: the same rows in the end", store.f21),
             Row("F22", "poison is lettered with its reason, and the next command is answered", log.f22),
+            Row(
+                "F23",
+                "a clock that is wrong and jumps: order by version, each reservation ends once",
+                worker.f23,
+            ),
+            Row("F24", "a hot SKU, a slow consumer, a flood: bounded memory, load is shed", broker.f24),
+            Row("F25", "no room left: nothing corrupt, and it recovers", broker.f25, optional=True),
             Row("F26", "a view rebuilt under load, killed half-way twice: served all the time", store.f26),
+            Row("F27", "two releases side by side, one event with one more field: no error", upgrade.f27),
             Row("F28", "everything killed at once: all green in 60 s, unattended", role.f28),
             Row("F29", "frozen one by one, thawed in another order: it converges", role.f29),
             Row("F30", "a record changed in a copy of the log is named", log.f30),

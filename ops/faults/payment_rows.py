@@ -92,8 +92,7 @@ class Till:
             return False
 
     def open_api(self) -> None:
-        here = {"DAYBOOK_API": self.address, "DAYBOOK_WEBHOOK_SECRETS": str(self.secrets)}
-        api = self.floor.start("api", **here)
+        api = self.floor.start("api", DAYBOOK_API=self.address, DAYBOOK_WEBHOOK_SECRETS=str(self.secrets))
         until(lambda: api.health == "ready", WITHIN_S, "the API is ready")
 
     # What is asked.

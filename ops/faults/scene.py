@@ -1,6 +1,7 @@
 """A scene: what one row of the matrix has to play with, and what it notes down for the report."""
 
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,14 +13,14 @@ from tempfile import TemporaryDirectory
 from ops.audit.breaches import HOLDS
 from ops.demo.progress import Teller
 from ops.demo.stage import settings_of, staged
-from ops.faults.callers import Callers, Habits, Street, open_shop
+from ops.faults.callers import Callers, Habits, Reply, Street, flood, open_shop
 from ops.faults.checkers import Books, examine
 from ops.faults.floor import Floor
 from ops.faults.history import History
 from ops.faults.house import ROLE_MB_MAX, House
 from ops.faults.shop import CHECKED, Shop
 from ops.faults.verdict import RowIsRed, demand, until
-from ops.local_stack import Addresses
+from ops.local_stack import Addresses, LocalStack
 from ops.settings import Settings
 
 GREEN_WITHIN_S = 60.0
@@ -130,6 +131,17 @@ class Scene:
             finally:
                 floor.clear()
 
+    @contextmanager
+    def broker(self) -> Iterator[LocalStack]:
+        """A Kafka that only this row uses; its data go with it."""
+        others = {"cassandra": self.stage.servers.cassandra, "redis": self.stage.servers.redis}
+        stack = LocalStack(self.stage.folder / f"broker-{time.time_ns()}", others)
+        try:
+            yield stack
+        finally:
+            stack.stop()
+            shutil.rmtree(stack.root, ignore_errors=True)
+
     # A whole Daybook.
 
     @property
@@ -144,6 +156,11 @@ class Scene:
         street = Street.at(house.settings.api, house.settings.jwks, history, habits)
         with Callers(street, self.random.getrandbits(32)):
             yield history
+
+    def flood(self, count: int) -> list[Reply]:
+        """So many writes at once, and what each was told."""
+        settings = self.house.settings
+        return flood(Street.at(settings.api, settings.jwks, self.stage.history, USUAL), count)
 
     def trade_on(self, writes: int = 60, within_s: float = TRADE_WITHIN_S) -> None:
         """Until so many more writes were answered."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from ops.audit.breaches import HOLDS
+from ops.audit.wire import AvscReader
 from ops.demo.laws import check_laws
 from ops.faults.verdict import RowIsRed
 from ops.settings import REPOSITORY
@@ -104,8 +105,11 @@ class Shop:
     def receive_stock(self, quantity: int, sku: str = SKU) -> str:
         return self.send(ReceiveStock(MAIN, "delivery 1", (ReceiptLine(sku, quantity),)), new_id())
 
-    def reserve(self, order: str, quantity: int = 1, sku: str = SKU, **meta: Any) -> str:
-        body = ReserveStock(order, MAIN, (Line(1, sku, quantity),), 1, Micros(now() + 10 * MINUTE))
+    def reserve(
+        self, order: str, quantity: int = 1, sku: str = SKU, expires_at: int | None = None, **meta: Any
+    ) -> str:
+        limit = Micros(expires_at or now() + 10 * MINUTE)
+        body = ReserveStock(order, MAIN, (Line(1, sku, quantity),), 1, limit)
         return self.send(body, derived_id(order, "reserve"), **meta)
 
     def adjust(self, delta: int, sku: str = SKU, **meta: Any) -> str:
@@ -143,10 +147,10 @@ class Shop:
             return True
         return False
 
-    def laws(self) -> dict[str, str]:
+    def laws(self, reader: AvscReader | None = None, acknowledged: Iterable[str] = ()) -> dict[str, str]:
         """What broke, by law, read from the start of the log by a reader that shares no code with the worker."""
         told = [str(one) for decided in self.answers.values() for one in decided[0].positions]
-        verdicts = check_laws(self.kafka, self.topics.prefix, None, told)
+        verdicts = check_laws(self.kafka, self.topics.prefix, None, [*told, *acknowledged], reader=reader)
         return {law: said for law, said in verdicts.items() if said not in (HOLDS, "not checked")}
 
     def records(self, *topics: str, isolation: str = "read_committed") -> Iterator[Any]:

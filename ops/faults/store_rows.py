@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from ops.faults.floor import Floor, Role, caught_up
 from ops.faults.kafka_proxy import KafkaProxy
-from ops.faults.log_rows import place_order
+from ops.faults.log_rows import asks_for_payment, send_order
 from ops.faults.scene import Scene
 from ops.faults.tcp_proxy import TcpProxy
 from ops.faults.verdict import demand, until
@@ -134,7 +134,9 @@ def prepared_id(floor: Floor, insert: Insert) -> bytes:
     """Under which every client's writes by this insert go over the wire: it follows from keyspace and text."""
     cluster = floor.side.cassandra.cluster()
     try:
-        statement = cluster.connect(floor.side.cassandra.keyspace).prepare(insert.cql.format(g=1))
+        statement = cluster.connect(floor.side.cassandra.keyspace).prepare(
+            insert.cql.format(g=ledger.VIEW.tables(1))
+        )
         return bytes(statement.query_id)
     finally:
         cluster.shutdown()
@@ -174,6 +176,7 @@ def f21(scene: Scene) -> None:
     with scene.floor() as floor, KafkaProxy(floor.shop.kafka) as proxy:
         shop, topics = floor.shop, floor.shop.topics
         shop.start()
+        shop.answer(shop.receive_stock(100))
         floor.start("projections", DAYBOOK_KAFKA=proxy.address)
         floor.start("sagas", DAYBOOK_KAFKA=proxy.address)
         for topic in (topics.events("inventory"), topics.decisions("inventory"), topics.events("order")):
@@ -188,13 +191,14 @@ def topic_held_back(floor: Floor, proxy: KafkaProxy, topic: str) -> None:
     """What other topics say meanwhile is heard first."""
     with proxy.withholding(id_of(floor.shop.kafka, topic)):
         floor.deliver(floor.skus("VASE", 20))
-        place_order(floor.shop, units=1)
-        until(lambda: proxy.withheld > 5, 20, "fetches that do not ask for the topic")
+        order = send_order(floor.shop, units=1)
+        until(lambda: proxy.withheld > 20, 20, "fetches that do not ask for the topic")
+    until(lambda: asks_for_payment(floor.shop, order), 40, "the order asks for its payment")
 
 
 def id_of(kafka: str, topic: str) -> bytes:
-    described = AdminClient({"bootstrap.servers": kafka}).describe_topics(TopicCollection([topic]))
-    found = described[topic].result(ANSWER_S).topic_id
+    admin = AdminClient({"bootstrap.servers": kafka})  # its futures end with it
+    found = admin.describe_topics(TopicCollection([topic]))[topic].result(ANSWER_S).topic_id
     high, low = found.get_most_significant_bits(), found.get_least_significant_bits()
     return struct.pack(">qq", high, low)
 

@@ -16,8 +16,8 @@ class TcpProxy:
     """Listens on one port of 127.0.0.1, also after it was cut, and passes on to `server` (host:port)."""
 
     def __init__(self, server: str) -> None:
-        host, _, port = server.rpartition(":")
-        self._upstream = (host, int(port))
+        self._upstream = ("", 0)
+        self.switch(server)
         # Not one the kernel gives to clients: while it is cut, the port must stay ours.
         (self._port,) = free_ports(1)
         self._stall_s = 0.0
@@ -42,6 +42,11 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_TIMEOUT_S)
         self._loop.close()
+
+    def switch(self, server: str) -> None:
+        """New connections go to this server (host:port); those that are open stay."""
+        host, _, port = server.rpartition(":")
+        self._upstream = (host, int(port))
 
     def cut(self) -> None:
         """Every connection is lost and new ones are refused, until it is restored."""

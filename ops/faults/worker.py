@@ -1,14 +1,19 @@
 """Runs a command worker as its own process; a name as argument takes one of its protections away."""
 
 import sys
+import time
 from typing import Any
 
 from confluent_kafka import TopicPartition
 
 from commands.window import Window
+from schemas.meta import HOUR, Micros
 from streams import command_worker, kafka_journal
 from streams.failpoints import failpoint
 from streams.kafka_journal import KafkaJournal
+
+JUMPS = (-HOUR, 0, HOUR, -HOUR)
+JUMPS_EVERY_S = 5.0
 
 
 def without_renewal() -> None:
@@ -69,6 +74,17 @@ def patient() -> None:
     settings = kafka_journal._producer_settings
     limits = {"transaction.timeout.ms": 60_000, "socket.timeout.ms": 5_000}
     kafka_journal._producer_settings = lambda slot: settings(slot) | limits
+
+
+def jumping_clock() -> None:
+    """An hour slow, then right, then an hour fast, then slow for good: each for `JUMPS_EVERY_S`."""
+    began = time.monotonic()
+
+    def wrong() -> Micros:
+        phase = min(int((time.monotonic() - began) / JUMPS_EVERY_S), len(JUMPS) - 1)
+        return Micros(time.time_ns() // 1_000 + JUMPS[phase])
+
+    command_worker.wall_clock = wrong
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from confluent_kafka import Producer
 
 from ops.faults.kafka_proxy import ApiKey, Held, KafkaProxy
 from ops.faults.scene import Scene
-from ops.faults.shop import Shop, exit_code, new_id, now
+from ops.faults.shop import CODEC, Shop, exit_code, new_id, now
 from ops.faults.verdict import demand, until
-from schemas.meta import DAY, SECOND, derived_id
+from schemas.inventory import StockReservationExpired
+from schemas.meta import DAY, HOUR, SECOND, derived_id
 
 STEPS = ("received", "decided", "begun", "produced", "offsets_sent", "committed", "merged")
 IN_A_TRANSACTION = ("begun", "produced", "offsets_sent")
@@ -188,6 +190,33 @@ def commands_of_long_ago(shop: Shop) -> None:
     types = {one.type if one else "accepted" for one in rejections}
     demand(types == {"CommandExpired"}, f"commands of long ago: {types}")
     demand(events_of(shop) == before, "commands of long ago changed something")
+
+
+def f23(scene: Scene) -> None:
+    with scene.shop(lawful=False) as shop:  # the law book counts time limits by the clock that is wrong
+        scene.inject("the worker's clock is an hour slow, then right, an hour fast, and slow again")
+        clock_jumped(shop)
+        scene.checked("C1", "C2", "C4", "C5", "C6", "C7", "C9")
+
+
+def clock_jumped(shop: Shop) -> None:
+    shop.start("jumping_clock")
+    shop.answer(shop.receive_stock(1_000))
+    orders = [new_id() for _ in range(10)]
+    limit = now() + 3 * SECOND
+    shop.accepted([shop.reserve(order, expires_at=limit, not_after=now() + 2 * HOUR) for order in orders])
+    until(lambda: set(ended(shop)) >= set(orders), 40, "every reservation ends")
+    shop.accepted([shop.adjust(1, not_after=now() + 2 * HOUR) for _ in range(5)])
+    ends = Counter(order for order in ended(shop) if order in orders)
+    demand(set(ends.values()) == {1}, f"reservations ended so often: {ends}")
+    broken = shop.laws().keys() - {"4"}
+    demand(not broken, f"laws: {broken}")
+
+
+def ended(shop: Shop) -> list[str]:
+    """The orders of all reservations that expired, once for each time."""
+    bodies = [CODEC.decode(value).body for value in events_of(shop)]
+    return [body.order_id for body in bodies if isinstance(body, StockReservationExpired)]
 
 
 def events_of(shop: Shop) -> list[bytes]:
