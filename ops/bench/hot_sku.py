@@ -11,7 +11,7 @@ import psycopg
 from ops.bench.contest import Figure, Measure, Pair, in_turn
 from ops.bench.crowd import side_by_side
 from ops.bench.postgres import KEEPS_FLUSHED, KEEPS_UNFLUSHED, Postgres
-from ops.bench.stage import KAFKA_KEEPS, Stage
+from ops.bench.stage import KAFKA_FLUSHES, KAFKA_KEEPS, Stage
 from schemas.inventory import ReceiptLine, ReceiveStock, ReserveStock, StockReserved
 from schemas.meta import HOUR, Micros, derived_id
 from schemas.values import MAIN, Line
@@ -31,12 +31,15 @@ NOTE = "INSERT INTO reservation VALUES (%s, %s, %s, %s, now() + interval '10 min
 
 
 class HotSku:
-    """Each round has a SKU of its own; the peer has `peer_s` seconds with each number of connections."""
+    """Each round has a SKU of its own; the peer has `peer_s` seconds with each number of connections.
+
+    Both sides flush before they answer, as PostgreSQL does by default; then neither does.
+    """
 
     name = "hot-sku"
     measures: Sequence[Measure] = (
-        Measure("hot-sku", "reservations/s", KAFKA_KEEPS, KEEPS_UNFLUSHED, 5, 10),
-        Measure("hot-sku, peer flushes", "reservations/s", KAFKA_KEEPS, KEEPS_FLUSHED),
+        Measure("hot-sku", "reservations/s", KAFKA_FLUSHES, KEEPS_FLUSHED, 5, 10),
+        Measure("hot-sku, neither flushes", "reservations/s", KAFKA_KEEPS, KEEPS_UNFLUSHED),
     )
 
     def __init__(self, stage: Stage, postgres: Postgres, commands: int = 20_000, peer_s: float = 1.5) -> None:
@@ -49,17 +52,18 @@ class HotSku:
     def warm_up(self) -> None:
         with self._postgres.connect() as connection:
             connection.execute(TABLES)
-        self._reserve(max(100, self._commands // 10))
+        self._reserve(max(100, self._commands // 10), flush=False)
 
     def round(self) -> Mapping[str, Pair]:
-        daybook, peer, flushing = in_turn(
+        safe, safe_peer, fast, fast_peer = in_turn(
             [
-                partial(self._reserve, self._commands),
-                partial(self._best_peer, flush=False),
+                partial(self._reserve, self._commands, flush=True),
                 partial(self._best_peer, flush=True),
+                partial(self._reserve, self._commands, flush=False),
+                partial(self._best_peer, flush=False),
             ]
         )
-        return {"hot-sku": Pair(daybook, peer), "hot-sku, peer flushes": Pair(daybook, flushing)}
+        return {"hot-sku": Pair(safe, safe_peer), "hot-sku, neither flushes": Pair(fast, fast_peer)}
 
     def proof(self) -> Mapping[str, int]:
         """Units granted beyond the stock, and units not granted though there were callers for them."""
@@ -78,7 +82,8 @@ class HotSku:
 
     # Daybook.
 
-    def _reserve(self, commands: int) -> Figure:
+    def _reserve(self, commands: int, *, flush: bool) -> Figure:
+        self._stage.set_flush(on=flush)
         sku = f"HOT-{len(self._stock)}"
         stock = commands - max(1, int(commands * SCARCE))
         received = ReceiveStock(MAIN, "delivery", (ReceiptLine(sku, stock),))

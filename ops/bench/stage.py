@@ -15,6 +15,13 @@ from typing import Any
 
 import psutil
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, yet not marked as exported
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from ops import processes
 from ops.bench.contest import BenchFailed, Figure, Progress
@@ -36,6 +43,11 @@ POLL_S = 0.25
 GRACE_S = 15.0
 FLUSH_S = 5.0
 KAFKA_KEEPS = "kill -9 loses nothing, a power cut what was not flushed (one broker, acks=all, no flush)"
+KAFKA_FLUSHES = (
+    "a power cut loses nothing (one broker, acks=all, flush.messages=1 on every topic, Kafka's own too)"
+)
+OWN_TOPICS = ("__transaction_state", "__consumer_offsets")
+ADMIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,7 @@ class Stage:
         )
         self._progress = progress
         self._broker = listener_at(kafka)
+        self._flushes = False
         progress(f"making topics {prefix}.* on {kafka}")
         ensure_topics(kafka, self.topics)
         self._lifeline, self._ours = os.pipe()
@@ -69,6 +82,7 @@ class Stage:
 
     def close(self) -> None:
         self._producer.flush(FLUSH_S)
+        self.set_flush(on=False)
         processes.stop(self._workers.values(), GRACE_S)
         os.close(self._ours)
         os.close(self._lifeline)
@@ -91,6 +105,19 @@ class Stage:
             env=dict(os.environ) | settings.environment("commands") | own,
             pass_fds=[self._lifeline],
         )
+
+    def set_flush(self, *, on: bool) -> None:
+        """Whether Kafka flushes each record that a transaction of ours writes, its own topics' too, before it answers."""
+        if on == self._flushes:
+            return
+        self._flushes = on
+        how = AlterConfigOpType.SET if on else AlterConfigOpType.DELETE
+        flush = ConfigEntry("flush.messages", "1", incremental_operation=how)
+        topics = [*(spec.name for spec in self.topics.wanted()), *OWN_TOPICS]
+        wanted = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=[flush]) for name in topics]
+        admin = AdminClient({"bootstrap.servers": self.kafka})
+        for altered in admin.incremental_alter_configs(wanted, request_timeout=ADMIN_S).values():
+            altered.result(ADMIN_S + 1)
 
     def serves(self, slot: int) -> bool:
         """Whether the worker says that it has partitions."""
