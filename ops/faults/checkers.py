@@ -1,7 +1,7 @@
 """The checkers C1 to C17: what callers were told, held against the log as an outsider reads it, from offset 0."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -192,8 +192,16 @@ class Books:
     grace_s: float
 
 
-def examine(books: Books, say: Say, skip: Collection[str] = ()) -> dict[str, str]:
-    """Of each checker that looked "holds", or what broke. Raises LogNotReadError."""
+@dataclass(frozen=True)
+class Examined:
+    """Of each checker that looked "holds", or what broke; and how many commands were decided, by outcome."""
+
+    verdicts: dict[str, str]
+    decided: dict[str, int]
+
+
+def examine(books: Books, say: Say, skip: Collection[str] = ()) -> Examined:
+    """Raises LogNotReadError."""
     prefix, kafka = books.side.topics.prefix, books.side.kafka
     reader = OnceReader()
     book, evidence = LawBook(reader, int(books.grace_s * 1_000_000)), Evidence(reader)
@@ -220,7 +228,8 @@ def examine(books: Books, say: Say, skip: Collection[str] = ()) -> dict[str, str
             if verdict != HOLDS:
                 breaches.add(name, verdict)
     looked = {*found, *(name for law in laws for name in OF_LAWS[law])} - set(skip)
-    return breaches.verdicts(sorted(looked, key=lambda name: int(name[1:])))
+    verdicts = breaches.verdicts(sorted(looked, key=lambda name: int(name[1:])))
+    return Examined(verdicts, dict(Counter(evidence.outcomes.values())))
 
 
 def _read(log: LogReader, book: LawBook, evidence: Evidence, say: Say) -> None:

@@ -10,8 +10,9 @@ import typer
 from ops import settings
 from ops.demo.progress import Teller
 from ops.faults.matrix import ROWS
+from ops.faults.rotation import rotating
 from ops.faults.runner import Played, is_well, play_all
-from ops.faults.scene import Stage
+from ops.faults.scene import Row, Stage
 from ops.interruption import be_interrupted_once
 from ops.local_stack import StackFailed
 from ops.running import RunsAlready
@@ -32,16 +33,14 @@ def faults(
 
     Exit 1 if a row is red, or was not shown where this machine has no excuse; 2 if the stack could not start.
     """
-    wanted = [name.upper() for name in names or ROWS]
-    if unknown := [name for name in wanted if name not in ROWS]:
-        raise typer.BadParameter(f"there is no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    rows = [rotating(rounds)] if rounds else [_row(name) for name in names or ROWS]
     be_interrupted_once()
     teller = Teller()
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     teller.say(f"seed {seed}")
     stage = Stage(settings.from_environment(), teller)
     try:
-        played = play_all([ROWS[name] for name in wanted], stage, seed, teller.say, patience)
+        played = play_all(rows, stage, seed, teller.say, patience)
     except (RunsAlready, StackFailed) as refused:
         teller.say(f"daybook: {refused}")
         raise typer.Exit(2) from None
@@ -52,7 +51,13 @@ def faults(
         stage.close()
     if report:
         report.write_text(json.dumps(as_json(seed, patience, played), indent=1) + "\n", "utf-8")
-    raise typer.Exit(0 if is_well(played, ROWS) else 1)
+    raise typer.Exit(0 if is_well(played, rows) else 1)
+
+
+def _row(name: str) -> Row:
+    if name.upper() not in ROWS:
+        raise typer.BadParameter(f"there is no row {name}; there are {', '.join(ROWS)}")
+    return ROWS[name.upper()]
 
 
 def as_json(seed: int, patience: float, played: list[Played]) -> dict[str, Any]:

@@ -199,14 +199,15 @@ class Scene:
         """The Daybook at rest against all that callers were told since it was brought up."""
         self.house.await_quiet()
         books = Books(self.house.side, self.stage.history, self.house.ledger, grace_s=GREEN_WITHIN_S)
-        verdicts = examine(books, self.say, skip)
-        broken = {name: said for name, said in verdicts.items() if said != HOLDS}
+        found = examine(books, self.say, skip)
+        broken = {name: said for name, said in found.verdicts.items() if said != HOLDS}
         if broken:
             raise RowIsRed("; ".join(f"{name}: {said}" for name, said in broken.items()))
-        self.checked(*verdicts)
+        self.checked(*found.verdicts)
         heavy = {name: mb for name, mb in self.house.heaviest().items() if mb > ROLE_MB_MAX}
         demand(not heavy, f"heavier than {ROLE_MB_MAX:.0f} MB: {heavy}")
-        self.figures |= {"told": self.stage.history.counts(), "rss_mb_max": self.house.heaviest()}
+        self.figures |= {"told": self.stage.history.counts(), "decided": found.decided}
+        self.figures |= {"rss_mb_max": self.house.heaviest()}
 
 
 def _answered(history: History) -> int:

@@ -1,0 +1,111 @@
+"""The rotation: for so many minutes callers trade without a pause, and each minute has one fault, or none."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ops.faults.callers import OWN_WRITE, Habits
+from ops.faults.history import Outage, Share, shares
+from ops.faults.scene import Row, Scene
+from ops.faults.verdict import demand
+
+MINUTE_S = 60.0
+FROZEN_S = 8.0
+READS_ANSWERED = 0.999
+BUSY = Habits(callers=16, rest_s=0.02)
+
+IN_REDIS = ("GET /products/{sku}", "GET /inventory/{sku}", "GET /carts/{cart_id}")
+IN_CASSANDRA = ("GET /orders/{order_id}",)
+AFTER_A_RECEIPT = tuple(f"GET {route}{OWN_WRITE}" for route in ("/inventory/{sku}", "/carts/{cart_id}"))
+ALL = ("*",)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to whom, and the reads that cannot be answered meanwhile; a `frozen_s` of 0 kills."""
+
+    name: str
+    whom: str = ""
+    breaks: tuple[str, ...] = ()
+    frozen_s: float = 0.0
+
+
+FAULTS = (
+    Fault("nothing"),
+    Fault("the command worker is killed", "commands"),
+    Fault("the projections are killed", "projections", AFTER_A_RECEIPT),
+    Fault("the sagas are killed", "sagas"),
+    Fault("the payment agent is killed", "payments"),
+    Fault("the provider is killed", "sandbox"),
+    Fault("Redis is killed", "redis", (*IN_REDIS, *AFTER_A_RECEIPT)),
+    Fault("Cassandra is killed", "cassandra", IN_CASSANDRA),
+    Fault("Kafka is killed", "kafka", AFTER_A_RECEIPT),
+    Fault("Kafka is frozen", "kafka", AFTER_A_RECEIPT, FROZEN_S),
+    Fault("the command worker is frozen", "commands", (), FROZEN_S),
+    Fault("the projections are frozen", "projections", AFTER_A_RECEIPT, FROZEN_S),
+    Fault("the API is killed", "api", ALL),
+)
+
+
+def rotating(rounds: int) -> Row:
+    """As a row: green if nothing was lost, and enough was answered."""
+    return Row(
+        "ROTATION",
+        f"{rounds} minutes, one fault in each: nothing lost, and served",
+        lambda s: rotate(s, rounds),
+    )
+
+
+def rotate(scene: Scene, rounds: int) -> None:
+    outages: list[Outage] = []
+    with scene.trading(BUSY) as history:
+        scene.trade_on()
+        began = len(history.attempts)
+        outages += [one_minute(scene, fault) for fault in _turns(scene, rounds)]
+    scene.judge()
+    attempts = history.attempts[began:]
+    found = shares(attempts, outages)
+    scene.figures["routes"] = {route: (one.requests, round(one.share, 5)) for route, one in found.items()}
+    for route, one in found.items():
+        scene.stage.teller.say(f"    {route}: {one.requests:,}, {one.share:.3%} as it should be")
+    reads = _sum(share for route, share in found.items() if route.startswith("GET "))
+    writes = _sum(share for route, share in found.items() if not route.startswith("GET "))
+    demand(
+        reads.share >= READS_ANSWERED, f"{reads.share:.3%} of {reads.requests:,} reads were answered in 1 s"
+    )
+    demand(
+        writes.good == writes.requests, f"{writes.requests - writes.good} writes failed otherwise than by 503"
+    )
+
+
+def _sum(parts: Iterable[Share]) -> Share:
+    found = list(parts)
+    return Share(sum(one.requests for one in found), sum(one.good for one in found))
+
+
+def _turns(scene: Scene, rounds: int) -> list[Fault]:
+    """Every fault comes before one comes again."""
+    found: list[Fault] = []
+    while len(found) < rounds:
+        found += scene.random.sample(FAULTS, len(FAULTS))
+    return found[:rounds]
+
+
+def one_minute(scene: Scene, fault: Fault) -> Outage:
+    """The fault comes when chance says; until all is green again, what it breaks need not be served."""
+    ends_at = time.monotonic() + MINUTE_S
+    scene.inject(fault.name)
+    scene.wait(scene.random.uniform(2.0, 15.0))
+    from_s = time.monotonic()
+    scene.heal()
+    if fault.frozen_s:
+        frozen = scene.house.freeze(fault.whom)
+        scene.wait(fault.frozen_s)
+        scene.house.thaw(frozen)
+        scene.heal()
+    elif fault.whom:
+        scene.house.kill(fault.whom)
+    scene.await_green()
+    outage = Outage(from_s, time.monotonic(), fault.breaks)
+    scene.wait(max(0.0, ends_at - time.monotonic()))
+    return outage
