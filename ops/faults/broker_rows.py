@@ -114,7 +114,7 @@ def power_lost(scene: Scene, stack: LocalStack, shop: Shop, *, flushed: bool) ->
     lost = lose_power(data)
     scene.figures["with flush" if flushed else "without flush"] = {"bytes_lost": sum(lost.values())}
     stack.start_again("kafka", scene.say)
-    until(lambda: kafka_answers(shop.kafka), BROKER_BACK_S * scene.patience * 2, "Kafka is back", scene.say)
+    until(lambda: kafka_answers(shop.kafka), BROKER_BACK_S * 2, "Kafka is back", scene.say)
     successor = shop.start()
     if flushed:
         shop.accepted([shop.reserve(new_id())], 60)

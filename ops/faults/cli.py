@@ -13,6 +13,7 @@ from ops.faults.matrix import ROWS
 from ops.faults.rotation import rotating
 from ops.faults.runner import Played, is_well, play_all
 from ops.faults.scene import Row, Stage
+from ops.faults.verdict import CLOCK
 from ops.interruption import be_interrupted_once
 from ops.local_stack import StackFailed
 from ops.running import RunsAlready
@@ -35,12 +36,13 @@ def faults(
     """
     rows = [rotating(rounds)] if rounds else [_row(name) for name in names or ROWS]
     be_interrupted_once()
+    CLOCK.patience = patience
     teller = Teller()
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     teller.say(f"seed {seed}")
     stage = Stage(settings.from_environment(), teller)
     try:
-        played = play_all(rows, stage, seed, teller.say, patience)
+        played = play_all(rows, stage, seed, teller.say)
     except (RunsAlready, StackFailed) as refused:
         teller.say(f"daybook: {refused}")
         raise typer.Exit(2) from None

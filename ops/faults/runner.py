@@ -43,9 +43,9 @@ class Played:
             yield f"    looked: {' '.join(self.checkers)}"
 
 
-def play(row: Row, stage: Stage, seed: int, patience: float = 1.0) -> Played:
+def play(row: Row, stage: Stage, seed: int) -> Played:
     """Whatever goes wrong makes the row red; after a red one nobody trusts the Daybook it was played on."""
-    scene, began = Scene(stage, seed, patience), time.monotonic()
+    scene, began = Scene(stage, seed), time.monotonic()
     result: Result
     try:
         row.play(scene)
@@ -77,13 +77,11 @@ def is_well(played: Iterable[Played], rows: Iterable[Row]) -> bool:
     return all(one.result == "green" or (one.result == "not shown" and one.name in excused) for one in played)
 
 
-def play_all(
-    rows: Iterable[Row], stage: Stage, seed: int, say: Callable[[str], None], patience: float = 1.0
-) -> list[Played]:
+def play_all(rows: Iterable[Row], stage: Stage, seed: int, say: Callable[[str], None]) -> list[Played]:
     found = []
     for number, row in enumerate(rows):
         say(f"{row.name}: {row.sentence}")
-        found.append(play(row, stage, seed + number * SEED_STEP, patience))
+        found.append(play(row, stage, seed + number * SEED_STEP))
         for line in found[-1].lines():
             say(line)
     return found

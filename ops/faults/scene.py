@@ -77,9 +77,8 @@ class Scene:
 
     stage: Stage
     seed: int
-    patience: float = 1.0
-    """On a machine that is busy with other things every bound is so many times as long; what is late is noted."""
     late: list[str] = field(default_factory=list)
+    """What took longer than it may, and was excused."""
     injected: list[str] = field(default_factory=list)
     checkers: set[str] = field(default_factory=set)
     green_s: float | None = None
@@ -168,12 +167,12 @@ class Scene:
         before = _answered(history)
         self.house.weigh()
         what = f"{writes} more writes"
-        until(lambda: _answered(history) - before >= writes, within_s * self.patience, what, self.say)
+        until(lambda: _answered(history) - before >= writes, within_s, what, self.say)
         self.house.weigh()
 
     def await_within(self, what: str, holds: Callable[[], object], within_s: float) -> float:
         """Seconds until it holds; red when it is later than the machine excuses."""
-        took = until(holds, within_s * self.patience, what, self.say)
+        took = until(holds, within_s, what, self.say)
         self._bound(what, took, within_s)
         return took
 
@@ -190,7 +189,7 @@ class Scene:
 
     def await_green(self, within_s: float = GREEN_WITHIN_S) -> None:
         """Since the heal, or the fault where nobody heals; the slowest counts."""
-        self.house.await_green(within_s * self.patience)
+        self.house.await_green(within_s)
         took = time.monotonic() - self._since
         self._bound("all green", took, within_s)
         self.green_s = round(max(took, self.green_s or 0.0), 1)

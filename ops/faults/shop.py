@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from ops.audit.breaches import HOLDS
 from ops.audit.wire import AvscReader
 from ops.demo.laws import check_laws
-from ops.faults.verdict import RowIsRed
+from ops.faults.verdict import CLOCK, RowIsRed
 from ops.settings import REPOSITORY
 from schemas.codec import Codec, UndecodableError
 from schemas.decisions import Decided, Decisions
@@ -130,7 +130,7 @@ class Shop:
 
     def until(self, holds: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
         """Reads answers until something holds; the deadline is generous, for machines are shared."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * CLOCK.patience
         while not holds():
             if time.monotonic() > deadline:
                 raise RowIsRed(f"{what} did not come within {timeout_s:g} s")

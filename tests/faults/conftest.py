@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ops.faults.shop import Shop
 from ops.local_stack import Addresses
-from tests.faults.bench_shop import Shop
 
 
 @pytest.fixture

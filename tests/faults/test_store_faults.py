@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from ops.faults.floor import Floor
+from ops.faults.shop import Shop
+from ops.faults.store_rows import cassandra_cut_off, cassandra_down_at_the_start, cassandra_slow
 from ops.faults.tcp_proxy import TcpProxy
 from ops.local_stack import Addresses, LocalStack
-from tests.faults.bench_roles import Floor
-from tests.faults.bench_shop import Shop
-from tests.sandbox_process import until
-
-GROWTH_MAX_MB = 50.0
-"""What a role may take more while a store is away, however much is traded meanwhile."""
 
 
 @pytest.fixture(scope="module")
@@ -59,55 +56,16 @@ def test_f17_while_cassandra_is_cut_off_the_other_views_go_on_and_it_catches_up(
     floor: Floor, cassandra: TcpProxy
 ):
     role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
-    skus = floor.skus("LANTERN", 250)
-    floor.deliver(skus)
-    assert floor.view_errors() == []
-    cassandra.cut()
-    stood, rss_mb = floor.cassandra_positions(), role.rss_mb
-
-    for _ in range(20):
-        floor.deliver(skus)
-    floor.await_sellable(skus[-1], 21)
-    until(lambda: role.health == "degraded", 20)
-
-    assert role.lives
-    assert floor.cassandra_positions() == stood
-    committed = floor.committed("views.cassandra", {topic for topic, _ in stood})
-    assert all(committed[place] <= offset for place, offset in stood.items())
-    assert role.rss_mb - rss_mb < GROWTH_MAX_MB
-    cassandra.restore()
-    assert floor.view_errors() == []
-    until(lambda: role.health == "ok", 10)
+    cassandra_cut_off(floor, cassandra, role)
 
 
 def test_f17_a_slow_cassandra_is_waited_for(floor: Floor, cassandra: TcpProxy):
     role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
-    skus = floor.skus("TEAPOT", 50)
-    floor.deliver(skus)
-    assert floor.view_errors() == []
-
-    cassandra.stall(0.05)
-    for _ in range(5):
-        floor.deliver(skus)
-
-    floor.await_sellable(skus[-1], 6)
-    assert floor.view_errors() == []
-    assert role.lives
+    cassandra_slow(floor, cassandra, role)
 
 
 def test_f17_a_cassandra_that_is_down_at_the_start_is_waited_for(floor: Floor, cassandra: TcpProxy):
-    cassandra.cut()
-    stood = floor.cassandra_positions()
-    role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
-    skus = floor.skus("CLOCK", 50)
-    floor.deliver(skus)
-
-    floor.await_sellable(skus[-1], 1)
-    assert role.lives
-    assert floor.cassandra_positions() == stood
-    cassandra.restore()
-    assert floor.view_errors() == []
-    assert role.lives
+    cassandra_down_at_the_start(floor, cassandra)
 
 
 @pytest.mark.parametrize("quiet", [True, False], ids=["quiet", "trading"])

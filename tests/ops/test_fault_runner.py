@@ -1,0 +1,211 @@
+"""The runner of the fault matrix is itself tried: whatever is planted must turn red."""
+
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import typer
+
+from ops.audit.wire import AvscReader
+from ops.demo.progress import Teller
+from ops.faults import cli
+from ops.faults.checkers import Evidence, SagaOrder, acknowledged, at_most_once, no_other_effect, not_applied
+from ops.faults.history import Attempt, History, Outage, shares
+from ops.faults.kafka_proxy import without_topic
+from ops.faults.matrix import ROWS
+from ops.faults.power_loss import CHECKPOINT, batches, lose_power
+from ops.faults.runner import Played, is_well, play_all
+from ops.faults.scene import Row, Scene, Stage
+from ops.faults.verdict import NotShown, RowIsRed, demand, until
+from ops.settings import from_environment
+
+
+def played(*rows: Row) -> list[Played]:
+    """By the real runner, on a stage where nobody starts anything."""
+    stage = Stage(from_environment({"DAYBOOK_HOME": "nowhere"}), Teller())
+    return play_all(rows, stage, 1, lambda _: None)
+
+
+def shows(_: Scene) -> None:
+    demand(1 + 1 == 2, "arithmetic")
+
+
+def breaks(scene: Scene) -> None:
+    scene.inject("a planted failure")
+    demand(1 + 1 == 3, "one and one are not three")
+
+
+def trips(_: Scene) -> None:
+    raise KeyError("a bug of the row's own")
+
+
+def lacks(_: Scene) -> None:
+    raise NotShown("no such kernel")
+
+
+GREEN, RED, BUG = Row("F1", "", shows), Row("F2", "", breaks), Row("F3", "", trips)
+MISSING, EXCUSED = Row("F4", "", lacks), Row("F25", "", lacks, optional=True)
+
+
+def test_a_planted_failure_and_a_bug_of_a_row_are_red_and_say_why():
+    green, red, bug = played(GREEN, RED, BUG)
+    assert (green.result, red.result, bug.result) == ("green", "red", "red")
+    assert red.why == "RowIsRed: one and one are not three"
+    assert red.injected == ("a planted failure",)
+    assert "KeyError" in bug.why
+
+
+@pytest.mark.parametrize(
+    ("row", "well"), [(GREEN, True), (RED, False), (BUG, False), (MISSING, False), (EXCUSED, True)]
+)
+def test_all_is_well_only_if_all_is_green_or_excused(row: Row, well: bool):
+    assert is_well(played(GREEN, row), [GREEN, row]) is well
+
+
+def test_the_verb_ends_with_1_when_a_row_is_red(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(cli, "ROWS", {"F2": RED})
+    monkeypatch.setattr(cli, "be_interrupted_once", lambda: None)
+    with pytest.raises(typer.Exit) as ended:
+        cli.faults(["f2"], seed=1, rounds=0, patience=1, report=tmp_path / "report.json")
+    assert ended.value.exit_code == 1
+    assert '"result": "red"' in (tmp_path / "report.json").read_text()
+
+
+def test_the_matrix_has_all_its_rows_and_excuses_two_at_most():
+    assert list(ROWS) == [f"F{number}" for number in range(1, 32)]
+    assert {row.name for row in ROWS.values() if row.optional} <= {"F23", "F25"}
+
+
+def test_what_does_not_come_in_time_is_red():
+    with pytest.raises(RowIsRed, match="the impossible"):
+        until(lambda: False, 0.1, "the impossible")
+
+
+# Checkers of the history, each with what it is there for.
+
+
+def evidence(
+    effects: dict[str, set[str]] | None = None,
+    outcomes: dict[str, str] | None = None,
+    asked: Iterable[str] = (),
+) -> Evidence:
+    positions = {f"stock/{command}@1" for command in effects or {}}
+    return Evidence(
+        AvscReader(), effects=effects or {}, positions=positions, outcomes=outcomes or {}, asked=set(asked)
+    )
+
+
+def history(command: str, outcome: str) -> History:
+    found = History()
+    told = found.told(command, "POST /x")
+    match outcome:
+        case "ok":
+            told.accept([f"stock/{command}@1"])
+        case "fail":
+            told.refuse(by_writer=True)
+        case _:
+            told.doubt()
+    return found
+
+
+def test_c1_what_was_acknowledged_and_is_not_in_the_log_is_lost():
+    kept = evidence({"a": {"batch"}}, {"a": "accepted"})
+    assert list(acknowledged(history("a", "ok"), kept)) == []
+    assert list(acknowledged(history("a", "ok"), evidence())) != []
+    assert list(acknowledged(history("a", "unknown"), evidence())) == []
+
+
+def test_c2_a_second_effect_is_seen():
+    assert list(at_most_once(evidence({"a": {"batch"}}))) == []
+    assert list(at_most_once(evidence({"a": {"batch", "another"}}))) != []
+
+
+def test_c3_an_effect_of_what_was_rejected_is_seen_and_so_is_what_nobody_decides():
+    done = evidence({"a": {"batch"}}, {"a": "accepted"}, "a")
+    assert list(no_other_effect(history("a", "fail"), done)) != []
+    assert list(no_other_effect(history("a", "unknown"), done)) == []
+    assert list(no_other_effect(history("a", "unknown"), evidence(asked="a"))) != []
+    assert list(no_other_effect(history("a", "unknown"), evidence())) == []
+
+
+def test_c15_an_authorization_before_the_stock_is_secured_is_seen():
+    order = SagaOrder()
+    order.feed("PaymentAuthorizationRequested", {"order_id": "1", "meta": {"recorded_at": 5}})
+    assert list(order.breaches()) != []
+    order.feed("OrderStockSecured", {"order_id": "1", "meta": {"recorded_at": 4}})
+    assert list(order.breaches()) == []
+
+
+def test_c16_silence_about_a_command_is_seen_and_a_letter_without_a_reason_too():
+    letter = {"consumer": "commands", "reason": "poison", "topic": "t", "partition": 0, "offset": 1}
+    assert list(not_applied(evidence(asked="a"), [])) != []
+    assert list(not_applied(evidence(asked="a"), [letter])) == []
+    assert list(not_applied(evidence(), [letter | {"reason": ""}])) != []
+
+
+def test_a_doubt_stays_one_until_a_writer_has_spoken():
+    found = history("a", "unknown")
+    (told,) = found.commands.values()
+    told.refuse(by_writer=False)
+    assert found.counts() == {"unknown": 1}
+    told.refuse(by_writer=True)
+    assert found.counts() == {"fail": 1}
+
+
+# What was answered.
+
+
+def test_reads_count_within_a_second_and_not_while_their_part_is_broken_on_purpose():
+    attempts = [
+        Attempt("GET /x", 0.0, 0.1, 200),
+        Attempt("GET /x", 10.0, 0.1, 503),
+        Attempt("GET /x", 20.0, 1.5, 200),
+        Attempt("GET /y", 10.0, 0.1, 200),
+    ]
+    found = shares(attempts, [Outage(9.0, 12.0, ("GET /x",))])
+    assert (found["GET /x"].requests, found["GET /x"].good) == (2, 1)
+    assert found["GET /y"].share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "good"),
+    [(201, False, 1), (409, False, 1), (503, True, 1), (503, False, 0), (0, False, 0)],
+)
+def test_a_write_may_fail_only_by_a_503_that_says_when_to_come_again(
+    status: int, retry_after: bool, good: int
+):
+    assert shares([Attempt("POST /x", 0.0, 0.1, status, retry_after)])["POST /x"].good == good
+
+
+# Instruments.
+
+
+def a_fetch(*topics: bytes) -> bytes:
+    """A request in version 16, as librdkafka writes it, for two partitions of each topic."""
+    partitions = b"\x03" + bytes(33) * 2
+    head = struct.pack(">hhih", 1, 16, 7, 2) + b"me" + b"\x00" + bytes(21)
+    return (
+        head + bytes([len(topics) + 1]) + b"".join(t + partitions + b"\x00" for t in topics) + b"\x01\x01\x00"
+    )
+
+
+def test_a_fetch_without_one_topic_is_the_fetch_that_never_asked_for_it():
+    one, other = b"1" * 16, b"2" * 16
+    assert without_topic(a_fetch(one, other), one) == a_fetch(other)
+    assert without_topic(a_fetch(one), other) == a_fetch(one)
+    assert without_topic(a_fetch(one), one) == a_fetch()
+
+
+def a_batch(offset: int, size: int) -> bytes:
+    return struct.pack(">qi", offset, size) + bytes(size)
+
+
+def test_a_power_loss_takes_what_lies_behind_the_recovery_point_and_nothing_else(tmp_path: Path):
+    for name in ("shop.events-0", "shop.events-1", "__cluster_metadata-0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{0:020}.log").write_bytes(a_batch(0, 100) + a_batch(5, 70) + a_batch(9, 30))
+    (tmp_path / CHECKPOINT).write_text("0\n1\nshop.events 0 9\n", "ascii")
+    assert lose_power(tmp_path) == {"shop.events-0": 42, "shop.events-1": 100 + 70 + 30 + 3 * 12}
+    kept = tmp_path / "shop.events-0" / f"{0:020}.log"
+    assert [offset for offset, _ in batches(kept)] == [0, 5]
