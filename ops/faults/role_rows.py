@@ -3,10 +3,10 @@
 from ops.faults.scene import Scene
 from ops.local_stack import SERVERS
 from ops.roles import ROLES
+from streams.kafka_clients import SESSION_TIMEOUT_MS
 
-SESSION_S = 45.0
-"""librdkafka's default, which the sources keep: after so long without a heartbeat a member is dead."""
-FROZEN_S = SESSION_S + 3
+FROZEN_S = SESSION_TIMEOUT_MS / 1_000 + 3
+"""After a session's time without a heartbeat a member's partitions are somebody else's."""
 FAUST_ROLES = ("projections", "sagas", "payments")
 SWIZZLED = 4
 SWIZZLE_PAUSE_S = 2.0
@@ -40,6 +40,13 @@ def f12(scene: Scene) -> None:
             scene.await_green()
         scene.inject(f"SIGKILL to {', '.join(FAUST_ROLES)} at once")
         house.kill(*FAUST_ROLES)
+        scene.await_green()
+        scene.trade_on()
+        scene.inject(f"SIGSTOP to {', '.join(FAUST_ROLES)} for {FROZEN_S:.0f} s")
+        frozen = house.freeze(*FAUST_ROLES)
+        scene.wait(FROZEN_S)
+        house.thaw(frozen)
+        scene.heal()
         scene.await_green()
         scene.trade_on()
     scene.judge()

@@ -1,7 +1,10 @@
 """The local stack: what it starts it ends, and nothing else; what runs elsewhere it only uses."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,10 @@ import pytest
 from ops import local_stack, processes
 from ops.local_stack import Addresses, AlreadyRunning, LocalStack, StackFailed
 from ops.maven import JarRefused, LockedJar, fetch, read_lock
+from ops.supervisor import SupervisedServer
+from tests.sandbox_process import until
 
+WITHIN_S = 20.0
 NOT_ASKED_FOR = {"kafka": "127.0.0.1:1", "cassandra": "127.0.0.1:2"}
 
 
@@ -80,6 +86,25 @@ def test_stop_ends_what_was_started(redis_only: LocalStack) -> None:
     assert not processes.alive(started)
     assert redis_only.running() == []
     assert redis_only.addresses() is None
+
+
+def test_a_server_that_was_killed_is_started_again_where_it_was_and_one_that_was_stopped_is_not(
+    redis_only: LocalStack,
+) -> None:
+    address = redis_only.start(silent).redis
+    supervised = SupervisedServer("redis", redis_only)
+    (first,) = redis_only.running()
+    os.kill(first.pid, signal.SIGKILL)
+    assert processes.wait_until_gone([first], WITHIN_S) == []
+    supervised.step(time.monotonic())
+    (second,) = redis_only.running()
+    assert second.pid != first.pid
+    until(lambda: local_stack.redis_answers(address), WITHIN_S)
+    assert redis_only.ended() == []
+
+    redis_only.stop()
+    supervised.step(time.monotonic())
+    assert redis_only.running() == []
 
 
 def test_stop_leaves_a_stranger_alone_who_got_the_pid_of_ours(redis_only: LocalStack, tmp_path: Path) -> None:
