@@ -261,8 +261,22 @@ def check() -> None:
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def test(ctx: typer.Context) -> None:
-    """Run the tests, on real servers; arguments go to pytest, whose own options `-- --help` shows."""
-    raise typer.Exit(_tool("tests", ["pytest", *ctx.args]))
+    """Run the tests, on real servers; arguments go to pytest, whose own options `-- --help` shows.
+
+    Without arguments all of them run, those that need no servers beside the others.
+    """
+    if ctx.args:
+        raise typer.Exit(_tool("tests", ["pytest", *ctx.args]))
+    from ops.lanes import run_lanes
+
+    say("daybook: tests, those without servers beside the others and told at their end")
+    try:
+        codes = run_lanes()
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if failed := [lane for lane, code in codes.items() if code != 0]:
+        fail(f"not well: {', '.join(failed)}; pytest's exit codes: {codes}", 1)
+    say("all is well")
 
 
 def _tool(name: str, argv: list[str]) -> int:

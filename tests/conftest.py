@@ -18,6 +18,18 @@ settings.load_profile("shared machine")
 TEST_STACK = Path(__file__).parent.parent / ".daybook" / "test"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "servers: asks for Kafka, Cassandra or Redis; set by itself")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test that asks for the servers, itself or through a fixture: they are a lane of their own."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "stack" in item.fixturenames:
+            item.add_marker("servers")
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Addresses]:
     """Kafka, Cassandra and Redis: those that the environment names, else our own, which end with the session.

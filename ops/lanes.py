@@ -1,0 +1,54 @@
+"""The whole suite in two lanes side by side: the tests on real servers, in view, and those that need none, told at their end."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from ops.settings import REPOSITORY
+
+IN_VIEW, ASIDE = "servers", "not servers"
+"""The mark of a lane's tests; tests/conftest.py marks each test that asks for the servers."""
+
+END_WITHIN_S = 60.0
+"""So long may a lane take to end what it started, once it is interrupted."""
+
+Lane = subprocess.Popen[bytes]
+
+
+def run_lanes(root: Path = REPOSITORY) -> dict[str, int]:
+    """The exit code of each lane's pytest; an interrupt ends both, and neither outlives this call."""
+    with tempfile.TemporaryFile() as told:
+        lanes = {IN_VIEW: _start(IN_VIEW, root, None), ASIDE: _start(ASIDE, root, told)}
+        try:
+            lanes[ASIDE].wait()
+            _show(told)
+            return {name: lane.wait() for name, lane in lanes.items()}
+        finally:
+            _end(lanes)
+
+
+def _start(mark: str, root: Path, output: IO[bytes] | None) -> Lane:
+    """In a process group of its own, so that Ctrl-C reaches it once: a second would cut its teardown short."""
+    argv = [sys.executable, "-m", "pytest", "-m", mark]
+    return subprocess.Popen(argv, cwd=root, stdout=output, stderr=output, process_group=0)
+
+
+def _show(told: IO[bytes]) -> None:
+    told.seek(0)
+    print(f"\n{told.read().decode(errors='replace')}", flush=True)
+
+
+def _end(lanes: Mapping[str, Lane]) -> None:
+    """Interrupts those that run, waits for them, and kills those that do not listen."""
+    try:
+        for lane in lanes.values():
+            lane.send_signal(signal.SIGINT)
+        for lane in lanes.values():
+            lane.wait(END_WITHIN_S)
+    finally:
+        for lane in lanes.values():
+            lane.kill()
