@@ -50,6 +50,16 @@ ELSEWHERE = {
         "Break real processes while callers trade, and check what they were told.",
         ("faults", "faults F8 F28 --seed 7 --report faults.json", "faults --rounds 20"),
     ),
+    "simulate": Elsewhere(
+        "ops.simulate.cli:simulate",
+        "Ask the laws under faults by seed, on virtual time.",
+        (
+            "simulate",
+            "simulate --seeds 10000 --report simulation.json",
+            "simulate --seed 33 --seeds 1",
+            "simulate --planted",
+        ),
+    ),
     "token": Elsewhere(
         "ops.tokens:token",
         "Issue a bearer token for development.",

@@ -35,6 +35,7 @@ from commands.journal import (
     Stored,
 )
 from schemas.language import AGGREGATES
+from schemas.position import POSITION_PATH
 from schemas.topics import Topics
 from streams.failpoints import failpoint
 from streams.machine import MACHINE, Machine
@@ -190,20 +191,17 @@ class KafkaJournal:
                 raise JournalLostError(f"committed offsets: {failed}")
 
     def _check_untouched(self, partition: Partition) -> None:
-        """No committed offset means a new partition; anything else means that offsets were lost.
+        """No committed offset means a new partition, unless a writer stood there: then offsets were lost.
 
-        A watermark alone says nothing: a first transaction that was aborted has moved it, too.
+        Watermarks say nothing: a first transaction that was aborted moves them, and so does a stranger's record.
+        Whatever else was lost with the offsets, the writer finds when it compares its state with the log.
         """
-        kinds: tuple[OutputKind, ...] = ("events", "state", "decisions")
-        written = [self._topic(kind, partition) for kind in kinds if self._holds_records(kind, partition)]
-        if written:
+        state = self.read("state", partition, 0, self.ends("state", partition))
+        if any(stored.key == POSITION_PATH.encode() for stored in state):
             raise LogDamagedError(
-                f"{partition}: the group has no offset, yet {', '.join(written)} hold records; "
-                "commands would be decided twice"
+                f"{partition}: the group has no offset, yet {self._topic('state', partition)} has a writer's "
+                "position; commands would be decided twice"
             )
-
-    def _holds_records(self, kind: OutputKind, partition: Partition) -> bool:
-        return any(True for _ in self.read(kind, partition, 0, self.ends(kind, partition)))
 
     def ends(self, kind: OutputKind, partition: Partition) -> int:
         where = TopicPartition(self._topic(kind, partition), partition.number)

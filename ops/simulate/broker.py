@@ -29,10 +29,10 @@ MARKER_DELAY_RARELY = 400_000
 """A marker is written so many microseconds after the decision at most; one in fifty takes much longer."""
 
 
-def refused(code: int, *, fatal: bool = False, retriable: bool = False, abort: bool = False) -> KafkaException:
-    return KafkaException(
-        KafkaError(code, "", fatal=fatal, retriable=retriable, txn_requires_abort=abort)
-    )
+def refused(
+    code: int, *, fatal: bool = False, retriable: bool = False, abort: bool = False
+) -> KafkaException:
+    return KafkaException(KafkaError(code, "", fatal=fatal, retriable=retriable, txn_requires_abort=abort))
 
 
 @dataclass(slots=True, eq=False)
@@ -212,7 +212,11 @@ class Broker:
         return registered.current
 
     def produce(
-        self, name: str, epoch: int, place: Place, records: Iterable[tuple[bytes | None, bytes | None, Headers]]
+        self,
+        name: str,
+        epoch: int,
+        place: Place,
+        records: Iterable[tuple[bytes | None, bytes | None, Headers]],
     ) -> int:
         """Opens a transaction where none is open. Returns the offset behind the last record."""
         transaction = self._open(name, epoch)
@@ -297,7 +301,9 @@ class Broker:
 
     # Groups.
 
-    def committed(self, group_name: str, places: Iterable[Place], *, stable: bool) -> dict[Place, tuple[int, str]]:
+    def committed(
+        self, group_name: str, places: Iterable[Place], *, stable: bool
+    ) -> dict[Place, tuple[int, str]]:
         """(-1001, "") where nothing was committed. With `stable`, refused while a transaction is pending on them."""
         group = self.groups[group_name]
         wanted = list(places)
@@ -320,7 +326,9 @@ class Broker:
     def join(self, group_name: str, member: Member) -> None:
         """A member that was not there. A static one takes its predecessor's place, who is fenced."""
         group = self.groups[group_name]
-        old = next((m for m in group.members.values() if member.instance and m.instance == member.instance), None)
+        old = next(
+            (m for m in group.members.values() if member.instance and m.instance == member.instance), None
+        )
         if old is not None:
             del group.members[old.name]
             group.members[member.name] = member

@@ -25,12 +25,15 @@ from schemas.cart import (
 from schemas.catalog import PublishProduct, RetireProduct
 from schemas.codec import UndecodableError
 from schemas.decisions import Decided, Decisions
-from schemas.inventory import AdjustStock, ChangeStockPolicy, ReceiptLine, ReceiveStock
+from schemas.inventory import AdjustStock, ChangeStockPolicy, ReceiptLine, ReceiveStock, ReserveStock
 from schemas.language import AGGREGATES
 from schemas.meta import SECOND, CommandMeta, Micros, derived_id
 from schemas.order import CancelOrder, ShipOrder
 from schemas.topics import Topics
-from schemas.values import MAIN
+from schemas.values import MAIN, Line
+
+Told = Literal["accepted", "refused", "rejected", "unknown"]
+Kind = Literal["publish", "retire", "receive", "adjust", "policy", "set aside", "check out"]
 
 SKUS = ("85123A", "22423", "84879", "47566", "20725", "POST")
 """The last is no goods: postage."""
@@ -39,14 +42,19 @@ HOT = 2
 PATIENCE_S = 3.0
 TRIES = 4
 VALID = 30 * SECOND
-CHECKOUTS = 46
+HOW_MANY: dict[Kind, int] = {
+    "receive": 10,
+    "publish": 8,
+    "retire": 2,
+    "adjust": 6,
+    "policy": 4,
+    "set aside": 5,
+    "check out": 46,
+}
 RUSHES = 9
 """People come in waves, so that they are in each other's way."""
 SPAN = 300 * SECOND
 """The time over which callers begin, in microseconds."""
-
-Told = Literal["accepted", "refused", "rejected", "unknown"]
-Kind = Literal["publish", "retire", "receive", "adjust", "policy", "check out"]
 
 
 @dataclass(frozen=True)
@@ -71,12 +79,12 @@ class Heard:
 
 
 def plan_errands(random: Random) -> tuple[Errand, ...]:
-    kinds: list[Kind] = ["receive"] * 10 + ["publish"] * 8 + ["retire"] * 2 + ["adjust"] * 6 + ["policy"] * 4
-    kinds += ["check out"] * CHECKOUTS
+    kinds: list[Kind] = [kind for kind, count in HOW_MANY.items() for _ in range(count)]
     rushes = [random.randrange(SPAN) for _ in range(RUSHES)]
     first = [Errand(random.randrange(SECOND), "receive", n) for n in range(len(SKUS) - 1)]
     rest = [
-        Errand(random.choice(rushes) + random.randrange(SECOND), kind, n) for n, kind in enumerate(kinds, len(first))
+        Errand(random.choice(rushes) + random.randrange(SECOND), kind, n)
+        for n, kind in enumerate(kinds, len(first))
     ]
     return (*first, *sorted(rest, key=lambda errand: errand.at))
 
@@ -90,6 +98,8 @@ class Callers:
     topics: Topics
     random: Random
     heard: dict[str, Heard] = field(default_factory=dict)
+    set_aside: set[str] = field(default_factory=set)
+    """Orders that are none: somebody reserved in their name."""
 
     def __post_init__(self) -> None:
         self._waiting: dict[str, Waker] = {}
@@ -118,7 +128,9 @@ class Callers:
             )  # fmt: skip
             heard = self.heard.setdefault(command_id, Heard(aggregate, type(body).__name__, 0, 0))
             heard.sent, heard.last_until = heard.sent + 1, max(heard.last_until, until)
-            decided = self._ask_once(record_of(self.topics, aggregate, body.stream.split("/")[1], body, meta), heard)
+            decided = self._ask_once(
+                record_of(self.topics, aggregate, body.stream.split("/")[1], body, meta), heard
+            )
             if decided is not None:
                 return decided
             clock.sleep(self.random.uniform(0.1, 3.0))
@@ -142,7 +154,9 @@ class Callers:
         settings = {"group.id": "callers", "isolation.level": "read_committed"}
         reader = MemoryConsumer(self.network, self.process, self.random, settings)
         topics = [self.topics.decisions(aggregate) for aggregate in AGGREGATES]
-        reader.assign([TopicPartition(topic, n, 0) for topic in topics for n in range(self.topics.partitions)])
+        reader.assign(
+            [TopicPartition(topic, n, 0) for topic in topics for n in range(self.topics.partitions)]
+        )
         while True:
             message = reader.poll(3_600)
             if message is None:
@@ -190,7 +204,9 @@ class Caller:
 def _publish(caller: Caller) -> None:
     sku = caller.random.choice(SKUS)
     price = caller.random.randrange(100, 900)
-    caller.ask("catalog", PublishProduct(sku, f"the {sku}", "of tin", ("home",), "", price, "GBP", sku != "POST"))
+    caller.ask(
+        "catalog", PublishProduct(sku, f"the {sku}", "of tin", ("home",), "", price, "GBP", sku != "POST")
+    )
 
 
 def _retire(caller: Caller) -> None:
@@ -216,6 +232,16 @@ def _policy(caller: Caller) -> None:
     caller.ask("inventory", body)
 
 
+def _set_aside(caller: Caller) -> None:
+    """Another channel reserves and never comes back: the reservation ends by itself."""
+    clock = caller.callers.network.clock
+    line = Line(1, caller.random.choice(SKUS[:-1]), caller.random.randrange(1, 3))
+    until = Micros(clock.now + caller.random.randrange(20, 200) * SECOND)
+    order_id = derived_id("another channel", str(caller.errand.number))
+    caller.callers.set_aside.add(order_id)
+    caller.ask("inventory", ReserveStock(order_id, MAIN, (line,), 1, until))
+
+
 def _check_out(caller: Caller) -> None:
     random, owner = caller.random, f"customer-{caller.errand.number % 9}"
     cart_id = derived_id("cart", str(caller.errand.number))
@@ -234,10 +260,10 @@ def _check_out(caller: Caller) -> None:
     ask(CheckOutCart(cart_id, "tok_ok"))
     if random.random() < 0.15:
         ask(CheckOutCart(cart_id, "tok_ok"))
-    _afterwards(caller, owner, order_id_of(cart_id, 1), ask)
+    _afterwards(caller, order_id_of(cart_id, 1), ask)
 
 
-def _afterwards(caller: Caller, owner: str, order_id: str, ask: Callable[[Any], object]) -> None:
+def _afterwards(caller: Caller, order_id: str, ask: Callable[[Any], object]) -> None:
     """The customer may change his mind, early or late; the merchant ships what is confirmed by then."""
     random = caller.random
     if random.random() < 0.25:
@@ -261,5 +287,6 @@ _ERRANDS: dict[Kind, Callable[[Caller], None]] = {
     "receive": _receive,
     "adjust": _adjust,
     "policy": _policy,
+    "set aside": _set_aside,
     "check out": _check_out,
 }

@@ -107,7 +107,9 @@ class MemoryConsumer:
 
     # The group.
 
-    def subscribe(self, topics: Sequence[str], on_assign: Callback, on_revoke: Callback, on_lost: Callback) -> None:
+    def subscribe(
+        self, topics: Sequence[str], on_assign: Callback, on_revoke: Callback, on_lost: Callback
+    ) -> None:
         self._topics = topics
         self._callbacks = {"assign": on_assign, "revoke": on_revoke, "lost": on_lost}
 
@@ -273,7 +275,9 @@ class MemoryConsumer:
         stable = self._isolation == "read_committed"
         while True:
             try:
-                found = self._call("committed", timeout, lambda: self._broker.committed(self._group, places, stable=stable))
+                found = self._call(
+                    "committed", timeout, lambda: self._broker.committed(self._group, places, stable=stable)
+                )
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
                     raise
@@ -297,12 +301,16 @@ class MemoryConsumer:
                 raise
 
     def get_watermark_offsets(
-        self, partition: TopicPartition, timeout: float = WAIT_S, cached: bool = False  # noqa: FBT001, FBT002  # as there
+        self,
+        partition: TopicPartition,
+        timeout: float = WAIT_S,
+        cached: bool = False,  # noqa: FBT001, FBT002  # as there
     ) -> tuple[int, int]:
         log = self._broker.logs[partition.topic, partition.partition]
         if cached:
             return 0, log.end(self._isolation)
-        return self._call("watermarks", timeout, lambda: (0, log.end(self._isolation)))
+        end: int = self._call("watermarks", timeout, lambda: log.end(self._isolation))
+        return 0, end
 
     def offsets_for_times(self, partitions: Iterable[TopicPartition], timeout: float) -> list[TopicPartition]:
         return [self._call("times", timeout, partial(self._first_since, one)) for one in partitions]
@@ -349,7 +357,9 @@ class MemoryProducer:
         self._logger = logger
         self._epoch = -1
         self._lines: list[str] = []
-        self._queued: defaultdict[Place, list[tuple[tuple[bytes | None, bytes | None, Headers], Callback | None]]]
+        self._queued: defaultdict[
+            Place, list[tuple[tuple[bytes | None, bytes | None, Headers], Callback | None]]
+        ]
         self._queued = defaultdict(list)
         self._told: list[tuple[Callback, MemoryMessage]] = []
 
@@ -401,7 +411,9 @@ class MemoryProducer:
         self._wait_for_markers(WAIT_S)
         queued, self._queued = self._queued, defaultdict(list)
         for place, records in queued.items():
-            ask = partial(self._broker.produce, self._name, self._epoch, place, [record for record, _ in records])
+            ask = partial(
+                self._broker.produce, self._name, self._epoch, place, [record for record, _ in records]
+            )
             first = self._call("produce", WAIT_S, ask) - len(records)
             for offset, (_, callback) in enumerate(records, first):
                 if callback is not None:
@@ -429,7 +441,7 @@ class MemoryAdmin:
     def list_topics(self, timeout: float) -> type[_Cluster]:  # noqa: ARG002  # the shape of AdminClient
         return _Cluster
 
-    def describe_topics(self, topics: Any) -> dict[str, "_Described"]:
+    def describe_topics(self, _topics: Any) -> dict[str, "_Described"]:
         return {name: _Described(name) for name in self._network.broker.partitions}
 
 

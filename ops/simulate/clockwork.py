@@ -19,7 +19,7 @@ Waker: TypeAlias = Callable[[], None]
 START = Micros(1_700_000_000 * SECOND)
 
 
-class Ended(greenlet.GreenletExit):
+class Ended(greenlet.GreenletExit):  # type: ignore[misc]  # it has no types
     """The process of this strand was killed: nothing it still does has an effect."""
 
 
@@ -69,7 +69,7 @@ class Process:
         return Micros(self.clock.now + self.clock_error)
 
 
-class Strand(greenlet.greenlet):
+class Strand(greenlet.greenlet):  # type: ignore[misc]  # it has no types
     """Code that may block. `turn` tells a wake-up that came too late from one that is waited for."""
 
     def __init__(self, process: Process, run: Callable[[], object]) -> None:
@@ -96,7 +96,7 @@ class Strand(greenlet.greenlet):
             clock.at(clock.now, self.process, self.resume, turn, True)
 
     def end(self) -> None:
-        if self and not self.dead:
+        if not self.dead:
             self.throw(Ended)
 
 
@@ -113,7 +113,9 @@ class Clock:
         self._count += 1
         heapq.heappush(self._queue, (when, self._count, process, call, args))
 
-    def after(self, pause: float, process: Process | None, call: Callable[..., object], *args: object) -> None:
+    def after(
+        self, pause: float, process: Process | None, call: Callable[..., object], *args: object
+    ) -> None:
         """`pause` in microseconds; a part of one counts as one."""
         self.at(self.now + ceil(pause), process, call, *args)
 

@@ -5,7 +5,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 from ops.simulate.clockwork import Ended, Process, Waker, current
 from schemas.meta import SECOND
@@ -15,6 +15,7 @@ class VirtualLoop:
     """As much of a loop as our agents use: callbacks, timers, tasks, and `to_thread` as a strand of its own."""
 
     def __init__(self, process: Process) -> None:
+        self.loop = cast("asyncio.AbstractEventLoop", self)
         self._process = process
         self._clock = process.clock
         self._ready: deque[asyncio.Handle] = deque()
@@ -35,7 +36,7 @@ class VirtualLoop:
     def _run(self, handle: asyncio.Handle) -> None:
         if handle._cancelled:  # noqa: SLF001  # as every loop does
             return
-        events._set_running_loop(self)  # noqa: SLF001  # as every loop does
+        events._set_running_loop(self.loop)  # noqa: SLF001  # as every loop does
         try:
             handle._run()  # noqa: SLF001  # as every loop does
         finally:
@@ -55,8 +56,10 @@ class VirtualLoop:
     def is_closed(self) -> bool:
         return not self._process.alive
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
-        handle = asyncio.Handle(callback, args, self, context)
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self.loop, context)
         self._add(handle)
         return handle
 
@@ -65,13 +68,17 @@ class VirtualLoop:
         if self._wake is not None:
             self._wake()
 
-    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+    call_soon_threadsafe = call_soon
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self.loop, context)
         self._clock.at(round(when * SECOND), self._process, self._due, handle)
         return handle
 
@@ -83,12 +90,14 @@ class VirtualLoop:
         """A cancelled timer is passed over when it is due."""
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self.loop)
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:  # type: ignore[override]
-        return asyncio.Task(coro, loop=self, name=name, context=context)
+    def create_task(
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        return asyncio.Task(coro, loop=self.loop, name=name, context=context)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # noqa: ARG002  # there is one kind of thread
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # noqa: ARG002  # there is one kind of thread
         done = self.create_future()
 
         def run() -> None:
@@ -108,4 +117,3 @@ class VirtualLoop:
         """A failure that nobody awaited; of a process that lives, it is a bug of the simulation's or of ours."""
         if self._process.alive:
             self.failures.append(context)
-

@@ -63,8 +63,16 @@ def plan_faults(seed: int, random: Random) -> tuple[Fault, ...]:
 
 def _fault(kind: str, random: Random) -> Fault:
     # Most waits that matter end between 4 and 7 s: a session's, a transaction's.
-    lasts = random.choice((random.uniform(0.05, 2), random.uniform(4, 7), random.uniform(4, 7), random.uniform(1, 40)))
-    return Fault(kind, random.randrange(FIRST, LAST), int(lasts * SECOND), random.randrange(1_000), random.randrange(1_000))
+    lasts = random.choice(
+        (random.uniform(0.05, 2), random.uniform(4, 7), random.uniform(4, 7), random.uniform(1, 40))
+    )
+    return Fault(
+        kind,
+        random.randrange(FIRST, LAST),
+        int(lasts * SECOND),
+        random.randrange(1_000),
+        random.randrange(1_000),
+    )
 
 
 # Command workers.
@@ -193,7 +201,8 @@ def _send_again(site: Site, fault: Fault) -> str:
     place = (topic, fault.how % site.topics.partitions)
     entries = site.broker.logs[place].entries
     start = max(0, len(entries) - 20) if fault.how % 3 else 0
-    some = list(entries[start : start + 20])
+    poison = {offset for where, offset in site.poison if where == place}
+    some = [entries[n] for n in range(start, min(start + 20, len(entries))) if n not in poison]
     site.broker.append(place, [_as_sent(entry) for entry in some])
     return f"{len(some)} of {topic}/{place[1]} from {start} on"
 

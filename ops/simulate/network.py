@@ -73,8 +73,7 @@ class Network:
         if mishap is not None:
             return self._mishap(mishap, api, timeout_s, ask, lines)
         self.clock.park(self.latency_us())
-        answer = ask()
-        return answer
+        return ask()
 
     def _wait_for_broker(self, deadline: float) -> None:
         down = self.weather.down_until
@@ -109,7 +108,9 @@ class Network:
                 clock.park(self.latency_us())
                 answer = ask()
                 lines.append(f"FAIL [thrd] {api}: connection reset")
-                clock.after(random.choice((0.002, 0.02, 0.3, 3.0)) * random.random() * SECOND, None, _ignoring(ask))
+                clock.after(
+                    random.choice((0.002, 0.02, 0.3, 3.0)) * random.random() * SECOND, None, _ignoring(ask)
+                )
                 return answer
 
 

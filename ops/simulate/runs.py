@@ -22,6 +22,8 @@ QUIET = 330 * SECOND
 HEALED_LEAST = 620 * SECOND
 """A reservation's ten minutes."""
 HEALED_MOST = 7_200 * SECOND
+RECOVERY = 15 * SECOND
+"""After a fault the rest takes so long at most: a session, a restart, a transaction given up."""
 LOOK_EVERY = 10 * SECOND
 
 
@@ -68,10 +70,15 @@ def carry_out(plan: Plan) -> Run:
     site.heal()
     converged = _settle(site)
     broken = [] if converged else ["liveness: it did not come to rest within two hours"]
-    broken += verdicts(site, callers)
+    broken += verdicts(site, callers, _lateness(plan))
     run = Run(plan, broken, _digest(site), (site.clock.now - START) / SECOND, *_counts(site), happened)
     site.close()
     return run
+
+
+def _lateness(plan: Plan) -> int:
+    """By so much a deadline may be late: nobody served its partition, or a clock was wrong."""
+    return sum(fault.lasts + RECOVERY for fault in plan.faults)
 
 
 def _settle(site: Site) -> bool:

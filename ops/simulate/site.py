@@ -232,7 +232,9 @@ class Site:
     def _launch_agents(self, name: str, process: Process) -> None:
         process.idle_until = self._idle_until
         loop = VirtualLoop(process)
-        wire = {"sagas": self._wire_sagas, "payments": self._wire_payments, "projections": self._wire_views}[name]
+        wire = {"sagas": self._wire_sagas, "payments": self._wire_payments, "projections": self._wire_views}[
+            name
+        ]
         loop.call_soon(wire, process, loop)
 
     def _commands_of(self, process: Process) -> CommandProducer:
@@ -242,7 +244,9 @@ class Site:
     def _wire_sagas(self, process: Process, loop: VirtualLoop) -> None:
         ports = SagaPorts(self._commands_of(process), self.topics)
         heard = [topic(name) for name in LISTENED_TO for topic in (self.topics.events, self.topics.decisions)]
-        self._feed(process, loop, "sagas", heard, partial(advance_checkouts, ports=ports), concurrency=BATCHES_MAX)
+        self._feed(
+            process, loop, "sagas", heard, partial(advance_checkouts, ports=ports), concurrency=BATCHES_MAX
+        )
 
     def _wire_payments(self, process: Process, loop: VirtualLoop) -> None:
         ports = PaymentPorts(self.provider, self._commands_of(process), asyncio.Semaphore(CALLS_MAX))

@@ -1,19 +1,18 @@
 """Stores in memory: the worker's local disk, and the ledgers that views are written to."""
 
+import asyncio
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeAlias
 
-import asyncio
-
 import orjson
 
+from commands.journal import Partition as Writers
 from projections.cassandra_store import CassandraView
 from projections.redis_store import RedisView
 from projections.store import Folded, FoldingStore, Stand
-from commands.journal import Partition as Writers
 from projections.view import Batch, Partition, StoreUnavailable, View
 
 APPLY_S = 0.004

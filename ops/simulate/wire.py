@@ -62,7 +62,11 @@ class MemoryRecordProducer:
         if mishap == "slow":
             await asyncio.sleep(self._random.uniform(0.1, 8))
         # What a producer gave up may have been written in part, or as a whole.
-        count = self._random.randint(0, len(records)) if mishap in ("answer lost", "request lost") else len(records)
+        count = (
+            self._random.randint(0, len(records))
+            if mishap in ("answer lost", "request lost")
+            else len(records)
+        )
         for record in records[:count]:
             headers = list(record.headers.items())
             network.broker.append((record.topic, record.partition), [(record.key, record.value, headers)])
@@ -95,7 +99,11 @@ class MemoryLetters:
             self.parked.fold(letter, offset)
 
     def _outgoing(self, letter: DeadLetter) -> Outgoing:
-        meta = {"stream": letter.stream, "recorded_at": self._network.clock.now, "batch_id": letter.reason[:40]}
+        meta = {
+            "stream": letter.stream,
+            "recorded_at": self._network.clock.now,
+            "batch_id": letter.reason[:40],
+        }
         return Outgoing(self._topic, 0, letter_key(letter), CODEC.encode(letter, meta))
 
 

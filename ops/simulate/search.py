@@ -1,0 +1,110 @@
+"""Many seeds, over all cores: each run is judged by itself, so their order does not matter."""
+
+import gc
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TypeVar
+
+import structlog
+
+from ops.simulate.planted import BUGS, planted
+from ops.simulate.runs import Run, carry_out, plan_of
+from ops.simulate.shrink import shortest
+
+TICK_S = 1.0
+AHEAD = 2
+"""So many tasks wait for each core: an interruption need not wait for more."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A seed that was run: what broke, and the shortest history that breaks it, if anything did."""
+
+    seed: int
+    run: Run
+    shortest: Run | None
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Hunted:
+    """A planted bug: the seed that caught it and what it broke; None where none of so many did."""
+
+    name: str
+    seed: int | None
+    broken: str
+    tried: int
+
+
+def judge(seed: int) -> Judged:
+    began = time.process_time()
+    run = carry_out(plan_of(seed))
+    cpu_s = time.process_time() - began
+    return Judged(seed, run, shortest(run, carry_out) if run.broken else None, cpu_s)
+
+
+def hunt(name: str, first: int, seeds: int) -> Hunted:
+    for seed in range(first, first + seeds):
+        with planted(name):
+            run = carry_out(plan_of(seed))
+        if run.broken:
+            return Hunted(name, seed, run.broken[0], seed - first + 1)
+    return Hunted(name, None, "", seeds)
+
+
+def judge_all(seeds: Iterable[int], tick: Callable[[], None]) -> Iterator[Judged]:
+    yield from _spread(((judge, (seed,)) for seed in seeds), tick)
+
+
+def hunt_all(first: int, seeds: int, tick: Callable[[], None]) -> Iterator[Hunted]:
+    yield from _spread(((hunt, (name, first, seeds)) for name in BUGS), tick)
+
+
+def _spread(
+    tasks: Iterable[tuple[Callable[..., T], tuple[object, ...]]], tick: Callable[[], None]
+) -> Iterator[T]:
+    """Results as they come; `tick` is called at least every second. Closed, it ends what is under way."""
+    cores = os.cpu_count() or 1
+    queue = iter(tasks)
+    pool = ProcessPoolExecutor(cores, get_context("spawn"), initializer=quieten)
+    under_way: set[Future[T]] = set()
+    try:
+        while True:
+            for call, arguments in _taken(queue, cores * AHEAD - len(under_way)):
+                under_way.add(pool.submit(call, *arguments))
+            if not under_way:
+                return
+            done, under_way = wait(under_way, TICK_S, FIRST_COMPLETED)
+            tick()
+            yield from (future.result() for future in done)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list((pool._processes or {}).values()):  # noqa: SLF001  # nobody else can end a run half-way
+            process.terminate()
+
+
+def _taken(queue: Iterator[T], count: int) -> Iterator[T]:
+    for _ in range(count):
+        try:
+            yield next(queue)
+        except StopIteration:
+            return
+
+
+def quieten() -> None:
+    """What processes say when they are killed a thousand times is nobody's news."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=True
+    )
+    gc.freeze()
