@@ -71,7 +71,7 @@ class TopicSpec:
     settings: Mapping[str, str]
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8_192)
 def partition_of(key: str, partitions: int) -> int:
     """The partition that Kafka's Java clients (and `murmur2_random` in librdkafka) choose for this key."""
     return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
