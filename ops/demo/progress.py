@@ -4,7 +4,7 @@ import sys
 import time
 from typing import TextIO
 
-EVERY_S = 3.0
+EVERY_S = 1.9
 ERASE_LINE = "\r\x1b[K"
 
 

@@ -267,12 +267,14 @@ class Callers:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        """No new errands; returns when those that are under way have ended. Raises what broke a caller.
 
-    def stop(self) -> None:
-        """No new errands; returns when those that are under way have ended. Raises what broke a caller."""
+        Where something failed already, nobody waits for anybody's errands.
+        """
         self._stopping.set()
+        if failed is not None:
+            return
         self._thread.join(STOPS_WITHIN_S)
         if self._failure:
             failure, self._failure = self._failure, None

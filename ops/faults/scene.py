@@ -1,5 +1,6 @@
 """A scene: what one row of the matrix has to play with, and what it notes down for the report."""
 
+import gc
 import random
 import shutil
 import time
@@ -53,6 +54,7 @@ class Stage:
             ready = self._ends.enter_context(staged(wanted, self.teller, keep=False))
             self._house = House(ready, self.teller.update)
             self.history = History()
+            gc.collect()  # clients of the preparation would complain on standard error of a broker that is killed
             open_shop(Street.at(ready.api, ready.jwks, self.history, USUAL))
         return self._house
 
