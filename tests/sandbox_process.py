@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-START_DEADLINE_S = 20.0
+START_DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SandboxProcess:
         self._process.kill()
         self._process.wait()
 
-    def terminate(self, deadline_s: float = 10.0) -> int:
+    def terminate(self, deadline_s: float = 60.0) -> int:
         """SIGTERM; its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
@@ -71,14 +71,14 @@ class SandboxProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def post(self, path: str, body: object, key: str | None, timeout_s: float = 20.0) -> Reply:
+    def post(self, path: str, body: object, key: str | None, timeout_s: float = 60.0) -> Reply:
         """POST `body` as JSON; bytes go as they are."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | ({} if key is None else {"Idempotency-Key": key})
         return self._request("POST", path, data, headers, timeout_s)
 
     def get(self, path: str) -> Reply:
-        return self._request("GET", path, None, {}, 20.0)
+        return self._request("GET", path, None, {}, 60.0)
 
     def ledger(self) -> list[dict[str, Any]]:
         """Every row, page by page."""

@@ -31,7 +31,7 @@ class Process:
 
     def status_of(self, path: str) -> int:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answered:
+            with urllib.request.urlopen(self.url + path, timeout=60) as answered:
                 return int(answered.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -39,7 +39,7 @@ class Process:
             return 0
 
     def parts(self) -> dict[str, bool]:
-        with urllib.request.urlopen(self.url + "/health", timeout=5) as answered:
+        with urllib.request.urlopen(self.url + "/health", timeout=60) as answered:
             parts: dict[str, bool] = json.load(answered)["parts"]
             return parts
 
@@ -100,7 +100,7 @@ def test_it_is_alive_before_its_topics_are_there_and_ready_after(
     said = json.loads((process.run / "api.json").read_text())
     assert (said["role"], said["pid"], said["address"]) == ("api", process.popen.pid, process.url)
     process.popen.send_signal(signal.SIGTERM)
-    assert process.popen.wait(15) == 0
+    assert process.popen.wait(60) == 0
 
 
 def test_it_ends_by_itself_where_topics_have_other_partitions(

@@ -15,7 +15,7 @@ from ops.settings import REPOSITORY, Settings, from_environment
 from schemas.topics import Topics
 from streams.topic_admin import delete_topics, ensure_topics
 
-WITHIN_S = 60.0
+WITHIN_S = 180.0
 
 Verb = Callable[..., "subprocess.CompletedProcess[str]"]
 

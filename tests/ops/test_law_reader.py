@@ -25,21 +25,21 @@ def prefix(stack: Addresses) -> Iterator[str]:
     admin = AdminClient({"bootstrap.servers": stack.kafka})
     topics = [f"{prefix}.{kind}.{aggregate}" for kind in KINDS for aggregate in AGGREGATES]
     for created in admin.create_topics([NewTopic(topic, 2, 1) for topic in topics]).values():
-        created.result(30)
-    until(lambda: set(topics) <= admin.list_topics(timeout=10).topics.keys(), 30)
+        created.result(60)
+    until(lambda: set(topics) <= admin.list_topics(timeout=10).topics.keys(), 60)
     yield prefix
     for deleted in admin.delete_topics(topics).values():
-        deleted.result(30)
+        deleted.result(60)
 
 
 @contextmanager
 def transaction(kafka: str) -> Iterator[Producer]:
     """Committed at its end; a test that wants it aborted does so itself."""
     producer = Producer({"bootstrap.servers": kafka, "transactional.id": str(uuid4())})
-    producer.init_transactions(30)
+    producer.init_transactions(60)
     producer.begin_transaction()
     yield producer
-    producer.commit_transaction(30)
+    producer.commit_transaction(60)
 
 
 def write(producer: Producer, prefix: str, records: list[Written]) -> None:
@@ -92,7 +92,7 @@ def test_a_log_whose_beginning_was_deleted_proves_nothing(stack: Addresses, pref
     places = [TopicPartition(f"{prefix}.{kind}.cart", 0, 1) for kind in KINDS]
     admin = AdminClient({"bootstrap.servers": stack.kafka})
     for deleted in admin.delete_records(places).values():
-        deleted.result(30)
+        deleted.result(60)
     verdicts = check_laws(stack.kafka, prefix, [])
     assert verdicts["6"].startswith("not checked: the first decisions were deleted")
     assert verdicts["8"].startswith("the first events are gone")

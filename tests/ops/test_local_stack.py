@@ -17,7 +17,7 @@ from ops.maven import JarRefused, LockedJar, fetch, read_lock
 from ops.supervisor import SupervisedServer
 from tests.sandbox_process import until
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 NOT_ASKED_FOR = {"kafka": "127.0.0.1:1", "cassandra": "127.0.0.1:2"}
 
 

@@ -20,7 +20,8 @@ from ops.payment_sandbox.laws import Ask, Verb
 from ops.payment_sandbox.ledger import Ledger
 from tests.sandbox_process import Reply, SandboxProcess, until
 
-SLOW_S = 0.4
+SLOW_S = 1.5
+"""So long that a caller who leaves at once has left before, also on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -275,17 +276,17 @@ def test_a_slow_card_answers_late_once_and_then_at_once(sandbox):
 
 def test_a_slow_card_is_charged_even_when_its_caller_has_left(sandbox):
     with pytest.raises(TimeoutError):
-        sandbox.post("/v1/authorizations", authorization("left", token="tok_slow"), "left", SLOW_S / 4)
+        sandbox.post("/v1/authorizations", authorization("left", token="tok_slow"), "left", 0.1)
     assert rows_of(sandbox, "left") == []
-    until(lambda: len(rows_of(sandbox, "left")) == 1, 10.0)
+    until(lambda: len(rows_of(sandbox, "left")) == 1, 60.0)
 
 
 def test_a_timeout_after_success_is_answered_at_once_when_asked_again(sandbox):
     body = authorization("hang", token="tok_timeout_after_success")
     with pytest.raises(TimeoutError):
         sandbox.post("/v1/authorizations", body, "hang", 0.5)
-    assert len(rows_of(sandbox, "hang")) == 1
-    assert sandbox.post("/v1/authorizations", body, "hang", 5.0).replayed
+    until(lambda: len(rows_of(sandbox, "hang")) == 1, 60.0)
+    assert sandbox.post("/v1/authorizations", body, "hang").replayed
     assert len(rows_of(sandbox, "hang")) == 1
 
 
@@ -416,7 +417,7 @@ def test_sigterm_ends_pauses_and_exits_cleanly_with_the_ledger_whole(own_sandbox
     with ThreadPoolExecutor(2) as callers:
         hanging = callers.submit(authorize, sandbox, "hang", token="tok_timeout_after_success")
         slow = callers.submit(authorize, sandbox, "slow", token="tok_slow")
-        until(lambda: len(sandbox.ledger()) == 1, 10.0)
+        until(lambda: len(sandbox.ledger()) == 1, 60.0)
         assert sandbox.terminate() == 0
         assert hanging.result().status == 201
         assert said(slow.result()) == (503, "closing")

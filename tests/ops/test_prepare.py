@@ -56,6 +56,6 @@ def execute(cassandra: str, cql: str) -> list[Any]:
     host, _, port = cassandra.partition(":")
     cluster = Cluster([host], port=int(port))
     try:
-        return list(cluster.connect().execute(cql, timeout=30))
+        return list(cluster.connect().execute(cql, timeout=60))
     finally:
         cluster.shutdown()

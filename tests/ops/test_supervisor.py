@@ -23,7 +23,7 @@ from ops.settings import REPOSITORY, Settings
 from ops.status import Row, role_health, survey, table
 from ops.supervisor import Restarts, RoleState, read_report, record_of
 
-WITHIN_S = 15.0
+WITHIN_S = 60.0
 
 SUPERVISE = """
 import json, os, sys
@@ -106,7 +106,7 @@ def test_a_role_that_is_killed_comes_back_at_once(supervise: Callable[..., Super
     back = eventually(
         lambda: role if (role := supervised.role("works")) and role.restarts == 1 and role.pid else None
     )
-    assert time.monotonic() - killed_at < 1.0
+    assert time.monotonic() - killed_at < 5.0  # one that is failing is tried after ten
     assert back.pid != first.pid
     assert back.state == "running"
     assert back.last_exit == -signal.SIGKILL

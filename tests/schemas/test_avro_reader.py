@@ -21,7 +21,7 @@ from schemas.meta import EventMeta, Micros
 from tests.messages import COMMAND, EVENT, instances, meta_for, streams_heads
 
 CODEC = Codec()
-UNHURRIED = timedelta(seconds=5)
+UNHURRIED = timedelta(seconds=60)
 RESERVED = StockReserved("85123A", "main", 100, 1, 2, 3, "order", 7, "claim", 6, Micros(1))
 PUBLISHED = PublishProduct("~sku~", "lamp", "", ("~a~", "~b~"), "", 300, "~GBP~", stocked=True)
 

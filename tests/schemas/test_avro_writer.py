@@ -19,7 +19,7 @@ from schemas.meta import Micros
 from tests.messages import EVENT, RECORD, instances, streams_heads
 
 CODEC = Codec()
-UNHURRIED = timedelta(seconds=5)
+UNHURRIED = timedelta(seconds=60)
 RESERVED = StockReserved("85123A", "main", 100, 1, 2, 3, "order", 7, "claim", 6, Micros(1))
 
 

@@ -273,4 +273,4 @@ def changed(message: str, change: Change) -> Today:
 
 
 def git(folder: Path, *arguments: str) -> None:
-    subprocess.run(["git", *arguments], cwd=folder, check=True, timeout=30)
+    subprocess.run(["git", *arguments], cwd=folder, check=True, timeout=120)

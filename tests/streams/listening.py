@@ -25,7 +25,7 @@ from streams.schema_registry import LearningDecoder, SchemaRegistry
 from streams.topic_reader import read_to_end
 from streams.watchdog import Watchdog
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 CODEC = Codec()
 
 

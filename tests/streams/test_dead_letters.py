@@ -261,7 +261,7 @@ async def test_an_unknown_fingerprint_is_looked_up_before_it_is_poison(pen, list
     producer.produce(
         listening.topics.schemas, json.dumps(other).encode(), fingerprint_of(other).hex().encode()
     )
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     pen.scribble(MARKER + fingerprint_of(other), b"a", stream=A)
     async with listening.to(shelf.apply, shelf.positions):
         await until(lambda: shelf.at.get((pen.topic, 0)) == 1)

@@ -31,6 +31,6 @@ def test_what_is_no_trigger_is_refused(text):
 def test_kill_ends_the_process_as_sigkill_does():
     script = "from streams.failpoints import failpoint; failpoint('here')"
     ended = subprocess.run(
-        [sys.executable, "-c", script], env={"DAYBOOK_FAILPOINTS": "here=kill"}, check=False, timeout=30
+        [sys.executable, "-c", script], env={"DAYBOOK_FAILPOINTS": "here=kill"}, check=False, timeout=120
     )
     assert ended.returncode == -signal.SIGKILL

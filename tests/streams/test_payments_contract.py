@@ -41,7 +41,7 @@ class Till:
 
     @asynccontextmanager
     async def provider(
-        self, url: str = "", timeout_s: float = 5.0, connections: int = 64
+        self, url: str = "", timeout_s: float = 60.0, connections: int = 64
     ) -> AsyncIterator[ProviderConnection]:
         provider = self.opened(url or self.url, timeout_s, connections)
         try:
@@ -84,7 +84,7 @@ def stand_in() -> Iterator[Till]:
     process = subprocess.Popen([sys.executable, "-m", "tests.stripe_stand_in", str(port)], cwd=ROOT)
 
     def authorized() -> list[str]:
-        with urllib.request.urlopen(f"{url}/authorized", timeout=10) as answered:
+        with urllib.request.urlopen(f"{url}/authorized", timeout=60) as answered:
             said: list[str] = json.load(answered)
             return said
 
@@ -98,7 +98,7 @@ def stand_in() -> Iterator[Till]:
         return StripeProvider(SECRET, at, timeout_s, connections)
 
     try:
-        until(is_up, 20)
+        until(is_up, 60)
         cards = ("pm_card_visa", "pm_card_chargeDeclined", "pm_hanging", "pm_stumbling")
         yield Till(url, opened, *cards, authorized)
     finally:
@@ -193,7 +193,7 @@ async def test_a_key_of_another_question_moves_nothing(till: Till):
 async def test_a_time_out_is_unknown_until_the_same_key_is_answered_and_charges_once(till: Till):
     async with till.provider(timeout_s=0.3) as provider:
         first = await provider.ask(till.authorization("hanging", till.hanging))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (again := await provider.ask(till.authorization("hanging", till.hanging))).code:
                 pass  # each question waits for its own time-out
     assert first == ProviderAnswer("unknown", "", "timeout")
@@ -248,7 +248,7 @@ async def test_a_card_whose_holder_would_have_to_act_is_declined(stand_in: Till)
 
 
 def forget_keys(stand_in: Till) -> None:
-    urllib.request.urlopen(f"{stand_in.url}/forget", b"", timeout=10).close()
+    urllib.request.urlopen(f"{stand_in.url}/forget", b"", timeout=60).close()
 
 
 @pytest.mark.parametrize("verb", [Verb.CAPTURE, Verb.VOID])

@@ -73,11 +73,11 @@ class RoleProcess:
     def end(self, how: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(how)
-        return self._process.wait(20)
+        return self._process.wait(60)
 
     def wait(self) -> int:
         assert self._process is not None
-        return self._process.wait(30)
+        return self._process.wait(60)
 
     def status(self) -> dict[str, object]:
         file = self._folder / "run" / "shown.json"

@@ -138,7 +138,7 @@ async def test_many_at_once_are_sent_through_a_bounded_queue(stack, topics):
     producer = RecordProducer(stack.kafka, **{"queue.buffering.max.messages": 1_000})
     body, meta = _some_command()
     commands = [Asked("payment", f"p{n}", body, meta) for n in range(3_000)]
-    await asyncio.wait_for(CommandProducer(producer, Codec(), topics).send(commands), 30)
+    await asyncio.wait_for(CommandProducer(producer, Codec(), topics).send(commands), 60)
     producer.close()
     arrived = [len(list(read_to_end(stack.kafka, topics.commands("payment"), n))) for n in range(2)]
     assert sum(arrived) == 3_000

@@ -35,7 +35,7 @@ def test_what_is_missing_is_made_with_the_wanted_settings(
 ):
     ensure_topics(stack.kafka, topics)
 
-    made = admin.list_topics(timeout=10).topics
+    made = admin.list_topics(timeout=60).topics
     for spec in topics.wanted():
         assert len(made[spec.name].partitions) == spec.partitions
         assert spec.settings.items() <= settings_of(admin, spec.name).items()
@@ -73,7 +73,7 @@ def test_every_wrong_topic_is_named_and_nothing_is_made_or_changed(
         f"{commands}: has message.timestamp.type=CreateTime, must have message.timestamp.type=LogAppendTime",
     }
     assert all(complaint in str(refused.value) for complaint in refused.value.complaints)
-    present = admin.list_topics(timeout=10).topics
+    present = admin.list_topics(timeout=60).topics
     assert len([name for name in present if name.startswith(topics.prefix)]) == 3
     assert settings_of(admin, topics.events("cart"))["retention.ms"] == "604800000"
 
@@ -129,7 +129,7 @@ def test_only_topics_under_the_prefix_are_deleted(stack: Addresses, topics: Topi
     delete_topics(stack.kafka, topics.prefix)
     delete_topics(stack.kafka, topics.prefix)
 
-    present = admin.list_topics(timeout=10).topics
+    present = admin.list_topics(timeout=60).topics
     assert topics.events("cart") not in present
     assert neighbour.events("cart") in present
     delete_topics(stack.kafka, neighbour.prefix)
