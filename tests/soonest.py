@@ -8,7 +8,7 @@ TRIES = 3
 
 async def soonest(attempt: Callable[[], Awaitable[object]], within_s: float) -> float:
     """Seconds that it took; tried again, a few times at most, where it took longer than it may."""
-    took = []
+    took: list[float] = []
     while not took or (min(took) >= within_s and len(took) < TRIES):
         begun = time.monotonic()
         await attempt()

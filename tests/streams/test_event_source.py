@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from statistics import median
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -278,11 +279,11 @@ async def test_a_record_reaches_its_agent_within_milliseconds_of_its_acknowledge
 
     async with listening.to(note, Shelf().positions) as listener:
         await until(lambda: listener.source._cursors)
-        for begin in (1, 16, 31):
-            waits = sorted([await wait_for(version) for version in range(begin, begin + 15)])
-            if waits[7] < 0.05:
-                break
-    assert waits[7] < 0.05
+        medians: list[float] = []
+        while not medians or (min(medians) >= 0.05 and len(medians) < 3):
+            begin = 1 + 15 * len(medians)
+            medians.append(median([await wait_for(version) for version in range(begin, begin + 15)]))
+    assert min(medians) < 0.05
 
 
 def test_a_store_that_is_unavailable_is_no_data_error():
