@@ -16,10 +16,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, yet
 
 from schemas.topics import DAY_MS, Topics, TopicSpec
 
-ANSWER_LIMIT_S = 15.0
+ANSWER_LIMIT_S = 30.0
 """Kafka's time for one request; after it a KafkaException says `_TIMED_OUT`."""
 
-VISIBLE_LIMIT_S = 15.0
+VISIBLE_LIMIT_S = 60.0
 """A topic just made is known to its broker so long afterwards at most."""
 
 BATCH_BYTES_MIN = 1_048_588
