@@ -21,6 +21,7 @@ Lane = subprocess.Popen[bytes]
 
 def run_lanes(root: Path = REPOSITORY) -> dict[str, int]:
     """The exit code of each lane's pytest; an interrupt ends both, and neither outlives this call."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a script's background it would be ignored
     with tempfile.TemporaryFile() as told:
         lanes = {IN_VIEW: _start(IN_VIEW, root, None), ASIDE: _start(ASIDE, root, told)}
         try:
