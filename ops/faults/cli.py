@@ -1,7 +1,10 @@
 """`./daybook faults`: faults on real processes while callers trade, and checkers that read the log afterwards."""
 
+import fcntl
 import json
 import secrets
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,17 +43,16 @@ def faults(
     teller = Teller()
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     teller.say(f"seed {seed}")
-    stage = Stage(settings.from_environment(), teller)
+    around = settings.from_environment()
     try:
-        played = play_all(rows, stage, seed, teller.say)
+        with alone(around.home / "faults"), closing(Stage(around, teller)) as stage:
+            played = play_all(rows, stage, seed, teller.say)
     except (RunsAlready, StackFailed) as refused:
         teller.say(f"daybook: {refused}")
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         teller.say("daybook: interrupted; everything that was started is stopped")
         raise typer.Exit(130) from None
-    finally:
-        stage.close()
     if report:
         report.write_text(json.dumps(as_json(seed, patience, played), indent=1) + "\n", "utf-8")
     raise typer.Exit(0 if is_well(played, rows) else 1)
@@ -60,6 +62,18 @@ def _row(name: str) -> Row:
     if name.upper() not in ROWS:
         raise typer.BadParameter(f"there is no row {name}; there are {', '.join(ROWS)}")
     return ROWS[name.upper()]
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """One matrix at a time; the lock ends with its holder, however it ends. Raises RunsAlready."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "matrix.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunsAlready("another run of the fault matrix is under way") from None
+        yield
 
 
 def as_json(seed: int, patience: float, played: list[Played]) -> dict[str, Any]:

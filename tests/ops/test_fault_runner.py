@@ -18,6 +18,7 @@ from ops.faults.power_loss import CHECKPOINT, batches, lose_power
 from ops.faults.runner import Played, is_well, play_all
 from ops.faults.scene import Row, Scene, Stage
 from ops.faults.verdict import NotShown, RowIsRed, demand, until
+from ops.running import RunsAlready
 from ops.settings import from_environment
 
 
@@ -64,12 +65,18 @@ def test_all_is_well_only_if_all_is_green_or_excused(row: Row, well: bool):
 
 
 def test_the_verb_ends_with_1_when_a_row_is_red(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("DAYBOOK_HOME", str(tmp_path))
     monkeypatch.setattr(cli, "ROWS", {"F2": RED})
     monkeypatch.setattr(cli, "be_interrupted_once", lambda: None)
     with pytest.raises(typer.Exit) as ended:
         cli.faults(["f2"], seed=1, rounds=0, patience=1, report=tmp_path / "report.json")
     assert ended.value.exit_code == 1
     assert '"result": "red"' in (tmp_path / "report.json").read_text()
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path):
+    with cli.alone(tmp_path), pytest.raises(RunsAlready), cli.alone(tmp_path):
+        pass
 
 
 def test_the_matrix_has_all_its_rows_and_excuses_two_at_most():
