@@ -1,7 +1,6 @@
 """`./daybook simulate`: the laws under faults, seed by seed, on virtual time; and the bugs that it must catch."""
 
 import json
-import signal
 import sys
 import time
 from collections import Counter
@@ -66,7 +65,7 @@ def simulate(
     The same seed gives the same bytes. Exit 1 if a law is broken, or a planted bug is not caught.
     """
     findings = Findings()
-    quieten_here()
+    quieten()
     try:
         if hunt:
             _hunt(findings, seed)
@@ -79,12 +78,6 @@ def simulate(
         report.write_text(json.dumps(_as_json(findings), indent=1), "utf-8")
     is_well = not findings.violations and not findings.uncaught
     raise typer.Exit(130 if findings.interrupted and is_well else 0 if is_well else 1)
-
-
-def quieten_here() -> None:
-    """This process only counts; Ctrl-C is for it, and it ends the others."""
-    quieten()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _judge(findings: Findings, first: int, seeds: int) -> None:

@@ -17,7 +17,7 @@ from schemas.meta import SECOND
 from streams.machine import Machine
 
 Callback: TypeAlias = Callable[..., None]
-FETCH_US = 2_000
+FETCH_US = 20_000
 TIRED_US = 1_000_000
 """A poll in which nothing comes may take so much longer than asked, as on a busy machine."""
 EARLY_FLUSH = 0.1
@@ -37,7 +37,7 @@ def machine_of(process: Process, network: Network, random: Random) -> Machine:
         condition=Condition,
         monotonic=lambda: clock.now / SECOND,
         wall_time=lambda: process.wall_time() / SECOND,
-        sleep=clock.sleep,
+        sleep=lambda seconds: clock.park_until(max(clock.now + seconds * SECOND, process.idle_until())),
         exit=process.die,
     )
 

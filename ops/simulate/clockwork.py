@@ -151,6 +151,9 @@ class Clock:
             raise Ended
         return woken
 
+    def park_until(self, when: float) -> None:
+        self.park(when - self.now)
+
     def sleep(self, seconds: float) -> None:
         self.park(seconds * SECOND)
 

@@ -21,7 +21,7 @@ QUIET = 330 * SECOND
 """Nothing was written for so long: longer than any pause of a reminder or a repetition."""
 HEALED_LEAST = 620 * SECOND
 """A reservation's ten minutes."""
-HEALED_MOST = 7_200 * SECOND
+HEALED_MOST = 3_600 * SECOND
 RECOVERY = 15 * SECOND
 """After a fault the rest takes so long at most: a session, a restart, a transaction given up."""
 LOOK_EVERY = 10 * SECOND
@@ -69,7 +69,7 @@ def carry_out(plan: Plan) -> Run:
     site.clock.run_until(START + FAULTS_UNTIL)
     site.heal()
     converged = _settle(site)
-    broken = [] if converged else ["liveness: it did not come to rest within two hours"]
+    broken = [] if converged else ["liveness: it did not come to rest within an hour"]
     broken += verdicts(site, callers, _lateness(plan))
     run = Run(plan, broken, _digest(site), (site.clock.now - START) / SECOND, *_counts(site), happened)
     site.close()

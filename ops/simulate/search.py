@@ -75,7 +75,7 @@ def _spread(
     """Results as they come; `tick` is called at least every second. Closed, it ends what is under way."""
     cores = os.cpu_count() or 1
     queue = iter(tasks)
-    pool = ProcessPoolExecutor(cores, get_context("spawn"), initializer=quieten)
+    pool = ProcessPoolExecutor(cores, get_context("spawn"), initializer=work)
     under_way: set[Future[T]] = set()
     try:
         while True:
@@ -100,11 +100,14 @@ def _taken(queue: Iterator[T], count: int) -> Iterator[T]:
             return
 
 
+def work() -> None:
+    """Ctrl-C is for the process that started this one, which ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    quieten()
+
+
 def quieten() -> None:
     """What processes say when they are killed a thousand times is nobody's news."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=True
-    )
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     gc.freeze()

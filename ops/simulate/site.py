@@ -1,6 +1,7 @@
 """The simulated site: every process of Daybook, run from its production code on virtual time, and a supervisor."""
 
 import asyncio
+from asyncio import events
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,9 +45,9 @@ SLOTS = 2
 AGENTS = ("sagas", "payments", "projections")
 ROLES = (*(f"commands-{slot}" for slot in range(SLOTS)), *AGENTS)
 RESTART_S = 2.0
-BUSY_TURN = 2 * SECOND
-QUIET_TURN = 20 * SECOND
-LOOK_EVERY_S = 2.0
+BUSY_TURN = 10 * SECOND
+QUIET_TURN = 60 * SECOND
+LOOK_EVERY_S = 5.0
 FLIGHTS_MAX = 1_000
 """More deliveries than a source ever has under way: nobody waits for a place in a queue."""
 
@@ -196,7 +197,11 @@ class Site:
             process.die()
         assert isinstance(effect, int)
         process.freeze(effect)
+        # A task freezes in the middle of its loop's turn; meanwhile other processes' loops run in this thread.
+        loop = events._get_running_loop()  # noqa: SLF001  # as every loop does
+        events._set_running_loop(None)  # noqa: SLF001  # as every loop does
         self.clock.park(0)
+        events._set_running_loop(loop)  # noqa: SLF001  # as every loop does
         return None
 
     # Command workers.
@@ -209,7 +214,9 @@ class Site:
         handler = Handler(
             journal, disk, DECIDERS, CODEC, self.topics, process.wall_time, name, DECODER.decode
         )
-        process.idle_until = lambda: min(self._idle_until(), disk.next_due(handler.serving))
+        process.idle_until = lambda: min(
+            self._idle_until(), disk.next_due(handler.serving) - process.clock_error
+        )
         while True:
             handler.turn()
 
