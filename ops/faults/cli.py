@@ -18,7 +18,6 @@ from ops.faults.runner import Played, is_well, play_all
 from ops.faults.scene import Row, Stage
 from ops.faults.verdict import CLOCK
 from ops.interruption import be_interrupted_once
-from ops.local_stack import StackFailed
 from ops.running import RunsAlready
 
 
@@ -35,7 +34,8 @@ def faults(
 ) -> None:
     """Kill, freeze, cut off and lie to real processes while callers trade; then hold the log against what they heard.
 
-    Exit 1 if a row is red, or was not shown where this machine has no excuse; 2 if the stack could not start.
+    Exit 1 if a row is red, or was not shown where this machine has no excuse; 2 if the matrix is being played here
+    already.
     """
     rows = [rotating(rounds)] if rounds else [_row(name) for name in names or ROWS]
     be_interrupted_once()
@@ -47,7 +47,7 @@ def faults(
     try:
         with alone(around.home / "faults"), closing(Stage(around, teller)) as stage:
             played = play_all(rows, stage, seed, teller.say)
-    except (RunsAlready, StackFailed) as refused:
+    except RunsAlready as refused:
         teller.say(f"daybook: {refused}")
         raise typer.Exit(2) from None
     except KeyboardInterrupt:

@@ -7,7 +7,6 @@ from typing import Any, Literal, TypeAlias
 
 from ops.faults.scene import Row, Scene, Stage
 from ops.faults.verdict import NotShown
-from ops.local_stack import StackFailed
 from ops.running import RunsAlready
 
 Result: TypeAlias = Literal["green", "red", "not shown"]
@@ -52,8 +51,8 @@ def play(row: Row, stage: Stage, seed: int) -> Played:
         result, why = "green", ""
     except NotShown as missing:
         result, why = "not shown", str(missing)
-    except (RunsAlready, StackFailed):
-        raise  # there is nothing to play on
+    except RunsAlready:
+        raise  # somebody else plays here
     except Exception as error:  # noqa: BLE001  # a row that breaks has not been shown to be green
         result, why = "red", f"{type(error).__name__}: {error}"
         stage.close()
