@@ -43,15 +43,15 @@ PATIENCE_S = 3.0
 TRIES = 4
 VALID = 30 * SECOND
 HOW_MANY: dict[Kind, int] = {
-    "receive": 5,
+    "receive": 4,
     "publish": 4,
     "retire": 1,
     "adjust": 4,
     "policy": 2,
     "set aside": 4,
-    "check out": 24,
+    "check out": 16,
 }
-RUSHES = 6
+RUSHES = 5
 RUSH = 200_000
 """People come in waves, so that they are in each other's way."""
 SPAN = 300 * SECOND

@@ -95,6 +95,8 @@ def _hunt(findings: Findings, first: int) -> None:
     progress = _Progress(lambda: f"{len(findings.hunted)} of {len(BUGS)} bugs looked for")
     for hunted in hunt_all(first, HUNT_SEEDS, progress.tick):
         findings.hunted.append(hunted)
+        progress.clear()
+        typer.echo(f"{hunted.name}: {_seed_of(hunted)}", err=True)
 
 
 class _Progress:

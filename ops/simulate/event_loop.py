@@ -25,22 +25,21 @@ class VirtualLoop:
 
     def _spin(self) -> None:
         while True:
-            while self._ready:
-                self._run(self._ready.popleft())
-                if not self._process.alive:
-                    raise Ended
+            events._set_running_loop(self.loop)  # noqa: SLF001  # as every loop does
+            try:
+                while self._ready:
+                    self._run(self._ready.popleft())
+                    if not self._process.alive:
+                        raise Ended
+            finally:
+                events._set_running_loop(None)  # noqa: SLF001  # as every loop does
             self._wake = current().waker()
             self._clock.park()
             self._wake = None
 
     def _run(self, handle: asyncio.Handle) -> None:
-        if handle._cancelled:  # noqa: SLF001  # as every loop does
-            return
-        events._set_running_loop(self.loop)  # noqa: SLF001  # as every loop does
-        try:
+        if not handle._cancelled:  # noqa: SLF001  # as every loop does
             handle._run()  # noqa: SLF001  # as every loop does
-        finally:
-            events._set_running_loop(None)  # noqa: SLF001  # as every loop does
 
     # What asyncio asks of a loop.
 

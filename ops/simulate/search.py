@@ -19,6 +19,7 @@ from ops.simulate.runs import Run, carry_out, plan_of
 from ops.simulate.shrink import shortest
 
 TICK_S = 1.0
+FIRST_STRETCH = 8
 AHEAD = 2
 """So many tasks wait for each core: an interruption need not wait for more."""
 
@@ -42,7 +43,6 @@ class Hunted:
     name: str
     seed: int | None
     broken: str
-    tried: int
 
 
 def judge(seed: int) -> Judged:
@@ -57,8 +57,8 @@ def hunt(name: str, first: int, seeds: int) -> Hunted:
         with planted(name):
             run = carry_out(plan_of(seed))
         if run.broken:
-            return Hunted(name, seed, run.broken[0], seed - first + 1)
-    return Hunted(name, None, "", seeds)
+            return Hunted(name, seed, run.broken[0])
+    return Hunted(name, None, "")
 
 
 def judge_all(seeds: Iterable[int], tick: Callable[[], None]) -> Iterator[Judged]:
@@ -66,7 +66,17 @@ def judge_all(seeds: Iterable[int], tick: Callable[[], None]) -> Iterator[Judged
 
 
 def hunt_all(first: int, seeds: int, tick: Callable[[], None]) -> Iterator[Hunted]:
-    yield from _spread(((hunt, (name, first, seeds)) for name in BUGS), tick)
+    """A few seeds for all of them, then more for those that are left: the shy ones keep nobody waiting."""
+    left, tried, step = list(BUGS), 0, FIRST_STRETCH
+    while left and tried < seeds:
+        stretch = min(step, seeds - tried)
+        missed: list[str] = []
+        for hunted in _spread(((hunt, (name, first + tried, stretch)) for name in left), tick):
+            if hunted.seed is None and tried + stretch < seeds:
+                missed.append(hunted.name)
+            else:
+                yield hunted
+        left, tried, step = [name for name in BUGS if name in missed], tried + stretch, step * 2
 
 
 def _spread(
