@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 from ops.audit.views import ReadSide, find_view_errors
 from ops.demo.clearing import clear
 from ops.faults.shop import ROOT, Shop, new_id
-from ops.faults.verdict import demand, until
+from ops.faults.verdict import CLOCK, demand, until
 from ops.local_stack import Addresses
 from ops.settings import from_environment
 from projections import ledger, stock
@@ -77,7 +77,7 @@ class Role:
     def terminate(self, within_s: float = 20) -> None:
         """SIGTERM; RowIsRed where it does not end well in time."""
         self.process.terminate()
-        code = self.process.wait(within_s)
+        code = self.process.wait(within_s * CLOCK.patience)
         demand(code == 0, f"told to end, it ended with {code}")
 
     def end(self) -> None:

@@ -140,9 +140,10 @@ class Shop:
                     self.answers.setdefault(decided.command_id, []).append(decided)
 
     def is_silent(self, commands: list[str], for_s: float = 8) -> bool:
-        """Whether some of the commands are still not answered after so long."""
+        """Whether some of the commands are still not answered after so long, by the clock on the wall."""
+        wall_s = for_s / CLOCK.patience
         try:
-            self.until(lambda: all(command in self.answers for command in commands), "all answers", for_s)
+            self.until(lambda: all(command in self.answers for command in commands), "all answers", wall_s)
         except RowIsRed:
             return True
         return False
@@ -231,4 +232,4 @@ def now() -> int:
 
 
 def exit_code(worker: subprocess.Popen[bytes], timeout_s: float = 30) -> int:
-    return worker.wait(timeout_s)
+    return worker.wait(timeout_s * CLOCK.patience)
