@@ -102,8 +102,8 @@ class Shop:
         self._producer.flush(10)
         return command_id
 
-    def receive_stock(self, quantity: int, sku: str = SKU) -> str:
-        return self.send(ReceiveStock(MAIN, "delivery 1", (ReceiptLine(sku, quantity),)), new_id())
+    def receive_stock(self, quantity: int, sku: str = SKU, **meta: Any) -> str:
+        return self.send(ReceiveStock(MAIN, "delivery 1", (ReceiptLine(sku, quantity),)), new_id(), **meta)
 
     def reserve(
         self, order: str, quantity: int = 1, sku: str = SKU, expires_at: int | None = None, **meta: Any

@@ -13,7 +13,7 @@ from streams.failpoints import failpoint
 from streams.kafka_journal import KafkaJournal
 
 JUMPS = (-HOUR, 0, HOUR, -HOUR)
-JUMPS_EVERY_S = 5.0
+JUMPS_EVERY_S = 8.0
 
 
 def without_renewal() -> None:
@@ -77,11 +77,12 @@ def patient() -> None:
 
 
 def jumping_clock() -> None:
-    """An hour slow, then right, then an hour fast, then slow for good: each for `JUMPS_EVERY_S`."""
-    began = time.monotonic()
+    """An hour slow from its first look on, then right, then an hour fast, then slow for good."""
+    looks: list[float] = []
 
     def wrong() -> Micros:
-        phase = min(int((time.monotonic() - began) / JUMPS_EVERY_S), len(JUMPS) - 1)
+        looks[:] = looks or [time.monotonic()]
+        phase = min(int((time.monotonic() - looks[0]) / JUMPS_EVERY_S), len(JUMPS) - 1)
         return Micros(time.time_ns() // 1_000 + JUMPS[phase])
 
     command_worker.wall_clock = wrong

@@ -201,7 +201,7 @@ def f23(scene: Scene) -> None:
 
 def clock_jumped(shop: Shop) -> None:
     shop.start("jumping_clock")
-    shop.answer(shop.receive_stock(1_000))
+    shop.accepted([shop.receive_stock(1_000, not_after=now() + 2 * HOUR)], 40)
     orders = [new_id() for _ in range(10)]
     limit = now() + 3 * SECOND
     shop.accepted([shop.reserve(order, expires_at=limit, not_after=now() + 2 * HOUR) for order in orders])
