@@ -20,12 +20,14 @@ from ops.faults.floor import Floor
 from ops.faults.history import History
 from ops.faults.house import ROLE_MB_MAX, House
 from ops.faults.shop import CHECKED, Shop
-from ops.faults.verdict import RowIsRed, demand, until
+from ops.faults.verdict import CLOCK, RowIsRed, demand, until
 from ops.local_stack import Addresses, LocalStack
 from ops.settings import Settings
 
 GREEN_WITHIN_S = 60.0
 TRADE_WITHIN_S = 60.0
+CATCH_UP_S = 10.0
+"""So long after all is green again what had waited for it may still be late."""
 USUAL = Habits()
 
 
@@ -41,6 +43,8 @@ class Stage:
         self._ends = ExitStack()
         self._house: House | None = None
         self.history = History()
+        self.away_s = 0.0
+        """The longest that anything was away on the present Daybook: a deadline waits for who keeps it."""
 
     @cached_property
     def folder(self) -> Path:
@@ -53,7 +57,7 @@ class Stage:
             wanted = settings_of(replace(self._around, kafka="", cassandra="", redis=""), "faults")
             ready = self._ends.enter_context(staged(wanted, self.teller, keep=False))
             self._house = House(ready, self.teller.update)
-            self.history = History()
+            self.history, self.away_s = History(), 0.0
             gc.collect()  # clients of the preparation would complain on standard error of a broker that is killed
             open_shop(Street.at(ready.api, ready.jwks, self.history, USUAL))
         return self._house
@@ -88,13 +92,14 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)  # noqa: S311  # chooses faults, keeps no secret
-        self._since = time.monotonic()
+        self._since = self._injected_at = time.monotonic()
 
     def say(self, message: str) -> None:
         self.stage.teller.update(message)
 
     def inject(self, what: str) -> None:
         self.injected.append(what)
+        self._injected_at = time.monotonic()
         self.heal()
         self.stage.teller.say(f"    {what}")
 
@@ -193,13 +198,20 @@ class Scene:
         """Since the heal, or the fault where nobody heals; the slowest counts."""
         self.house.await_green(within_s)
         took = time.monotonic() - self._since
+        self.stage.away_s = max(self.stage.away_s, time.monotonic() - self._injected_at)
         self._bound("all green", took, within_s)
         self.green_s = round(max(took, self.green_s or 0.0), 1)
+
+    @property
+    def _catch_up_s(self) -> float:
+        return CATCH_UP_S * CLOCK.patience
 
     def judge(self, skip: Sequence[str] = ()) -> None:
         """The Daybook at rest against all that callers were told since it was brought up."""
         self.house.await_quiet()
-        books = Books(self.house.side, self.stage.history, self.house.ledger, grace_s=GREEN_WITHIN_S)
+        books = Books(
+            self.house.side, self.stage.history, self.house.ledger, self.stage.away_s + self._catch_up_s
+        )
         found = examine(books, self.say, skip)
         broken = {name: said for name, said in found.verdicts.items() if said != HOLDS}
         if broken:
