@@ -25,8 +25,9 @@ CLEANUP_INTERVAL = 1 * SECOND
 SESSION_TIMEOUT = 6 * SECOND
 HEARTBEAT_INTERVAL = 1_500_000
 MARKER_DELAY = 2_000
-MARKER_DELAY_RARELY = 400_000
-"""A marker is written so many microseconds after the decision at most; one in fifty takes much longer."""
+MARKER_DELAY_RARELY = 1_500_000
+RARELY = 0.04
+"""A marker is written so many microseconds after the decision at most; now and then one takes much longer."""
 
 
 def refused(
@@ -258,7 +259,7 @@ class Broker:
             self.clock.after(self._marker_delay(), None, self._mark_offsets, group, transaction)
 
     def _marker_delay(self) -> int:
-        rarely = self._random.random() < 0.02
+        rarely = self._random.random() < RARELY
         return int(self._random.random() * (MARKER_DELAY_RARELY if rarely else MARKER_DELAY))
 
     def _mark(self, place: Place, transaction: Transaction) -> None:

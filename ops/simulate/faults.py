@@ -41,6 +41,10 @@ class Fault:
         happened.append(f"{self.at / SECOND:8.3f} s  {self.kind}: {what}")
 
     @property
+    def delays_writers(self) -> bool:
+        return self.kind.split(" ")[0] not in HARMLESS_TO_WRITERS
+
+    @property
     def seconds(self) -> float:
         return self.lasts / SECOND
 
@@ -213,9 +217,10 @@ def _as_sent(entry: Entry) -> Any:
 
 def _send_late(site: Site, fault: Fault) -> str:
     """What callers send from now on arrives when its time is over."""
-    for _ in range(1 + fault.how % 3):
+    count = 4 + fault.how % 6
+    for _ in range(count):
         site.network.arm("callers", "send", "far too late")
-    return f"{1 + fault.how % 3} commands"
+    return f"{count} times"
 
 
 def _poison(site: Site, fault: Fault) -> str:
@@ -315,6 +320,9 @@ def _mood(mood: Any) -> Callable[[Site, Fault], str]:
 
     return change
 
+
+HARMLESS_TO_WRITERS = ("agent", "agent's", "provider", "store", "send", "sent", "poison", "topic")
+"""How the kinds begin that delay no deadline: these are the writers' affair."""
 
 KINDS: dict[str, Callable[[Site, Fault], str]] = {
     "worker killed": _kill_worker,

@@ -78,7 +78,7 @@ def carry_out(plan: Plan) -> Run:
 
 def _lateness(plan: Plan) -> int:
     """By so much a deadline may be late: nobody served its partition, or a clock was wrong."""
-    return sum(fault.lasts + RECOVERY for fault in plan.faults)
+    return sum(fault.lasts + RECOVERY for fault in plan.faults if fault.delays_writers)
 
 
 def _settle(site: Site) -> bool:

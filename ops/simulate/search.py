@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -119,5 +120,6 @@ def work() -> None:
 def quieten() -> None:
     """What processes say when they are killed a thousand times is nobody's news."""
     warnings.simplefilter("ignore")
+    sys.unraisablehook = lambda _: None
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     gc.freeze()
