@@ -206,7 +206,7 @@ THOROUGH = settings(
     suppress_health_check=list(HealthCheck),
 )
 QUICK = settings(
-    max_examples=300,
+    max_examples=3_000,  # a search ends at what it finds; how soon that is depends on all code that is loaded
     stateful_step_count=25,
     deadline=None,
     database=None,
