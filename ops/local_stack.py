@@ -27,6 +27,7 @@ JARS = Path(__file__).parent.parent / ".daybook" / "jars"
 HOST = "127.0.0.1"
 # Below 32768, where the kernel takes ephemeral ports from: a client's socket cannot sit on ours after a restart.
 PORTS = range(20000, 32768)
+COMPILE_LIGHTLY = ["-XX:TieredStopAtLevel=1"]  # docs/adr/0013
 START_WITHIN_S = 240.0  # 12 s measured at light load on two cores, 98 s at a load average of 21
 STOP_WITHIN_S = 20.0
 PROBE_S = 2.0
@@ -56,11 +57,12 @@ class Addresses:
 
 @dataclass(frozen=True)
 class Home:
-    """One server's place on disk and its ports by name; PORT is where its clients go."""
+    """One server's place on disk and its ports by name; PORT is where its clients go. `brief`: it lives for minutes."""
 
     name: str
     root: Path
     ports: Mapping[str, int]
+    brief: bool = True
 
     @property
     def data(self) -> Path:
@@ -136,6 +138,7 @@ def _java(name: str, home: Home, jars: Path, progress: Progress) -> list[str]:
 
     options = (TEMPLATES / f"{name}-jvm.options").read_text("utf-8").splitlines()
     flags = [word for line in options if not line.startswith("#") for word in line.split()]
+    flags += COMPILE_LIGHTLY if home.brief else []
     path = class_path(TEMPLATES / f"{name}.lock", jars, progress)
     return [str(JAVA), *flags, f"-Ddaybook.log={home.log}", "-cp", path]
 
@@ -154,7 +157,9 @@ def kafka_answers(address: str) -> bool:
     if not accepts(address):
         return False
     try:
-        return bool(AdminClient(QUIETLY | {"bootstrap.servers": address}).list_topics(timeout=PROBE_S).brokers)
+        return bool(
+            AdminClient(QUIETLY | {"bootstrap.servers": address}).list_topics(timeout=PROBE_S).brokers
+        )
     except KafkaException:
         return False
 
@@ -194,10 +199,21 @@ SERVERS: Mapping[str, Server] = {
 
 
 class LocalStack:
-    """The three servers below one root. `elsewhere` names those that run already, by address, and are only used."""
+    """The three servers below one root. `elsewhere` names those that run already, by address, and are only used.
 
-    def __init__(self, root: Path, elsewhere: Mapping[str, str] | None = None, jars: Path = JARS) -> None:
+    Those that are started for minutes (`brief`) start quickly; those for longer become quick.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        elsewhere: Mapping[str, str] | None = None,
+        jars: Path = JARS,
+        *,
+        brief: bool = True,
+    ) -> None:
         self.root = root.resolve()
+        self._brief = brief
         self._jars = jars.resolve()
         self._elsewhere = {name: address for name, address in (elsewhere or {}).items() if address}
         self._ours = [name for name in SERVERS if name not in self._elsewhere]
@@ -307,7 +323,7 @@ class LocalStack:
                 )
 
     def _home(self, name: str, ports: Mapping[str, int]) -> Home:
-        return Home(name, self.root / name, ports)
+        return Home(name, self.root / name, ports, self._brief)
 
     def _addresses(self, homes: Mapping[str, Home]) -> Addresses:
         return Addresses(**{name: home.address for name, home in homes.items()}, **self._elsewhere)

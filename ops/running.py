@@ -23,14 +23,15 @@ class RunsAlready(Exception):
     """A supervisor runs here already."""
 
 
-def bring_up(wanted: Settings, progress: Progress) -> Settings:
-    """Starts the stack and the supervisor, and returns with all addresses when every role is ready.
+def bring_up(wanted: Settings, progress: Progress, *, brief: bool = False) -> Settings:
+    """Starts the stack and the supervisor, and returns with all addresses when every role is ready; `brief` if for
+    minutes only.
 
     Raises RunsAlready, or StackFailed after having ended what it had started.
     """
     if running_supervisor(wanted):
         raise RunsAlready("Daybook runs here already; ./daybook status shows it")
-    stack = stack_of(wanted)
+    stack = stack_of(wanted, brief=brief)
     found = stack.addresses()  # left over from a supervisor that was killed
     addresses = found or stack.start(progress)
     ready = _with_free_ports(wanted.at(addresses))
@@ -61,11 +62,10 @@ def take_down(wanted: Settings, progress: Progress) -> None:
     settings.forget(wanted.home)
 
 
-def stack_of(wanted: Settings) -> LocalStack:
+def stack_of(wanted: Settings, *, brief: bool = False) -> LocalStack:
     """The stack below this home; servers that the environment names are only used."""
-    return LocalStack(
-        wanted.stack, {"kafka": wanted.kafka, "cassandra": wanted.cassandra, "redis": wanted.redis}
-    )
+    elsewhere = {"kafka": wanted.kafka, "cassandra": wanted.cassandra, "redis": wanted.redis}
+    return LocalStack(wanted.stack, elsewhere, brief=brief)
 
 
 def running_supervisor(wanted: Settings) -> Started | None:

@@ -274,7 +274,7 @@ def main() -> None:
         )
         for name in ROLES
     ]
-    stack = LocalStack(ours.stack)
+    stack = LocalStack(ours.stack, brief=False)
     servers = [SupervisedServer(name, stack) for name in SERVERS]
     Supervisor(roles, record_of(ours.run), servers).run()
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -26,6 +26,8 @@ from projections.view import StoreUnavailable
 
 WINTER = Path(__file__).parent / "data" / "online_retail_winter.parquet"
 FIRST_DAY = "2010-12-01"
+BRIEF = timedelta(days=7)
+"""A demo of no more days takes minutes, most of which a JVM would spend compiling."""
 
 
 def demo(
@@ -86,7 +88,8 @@ def _plan(days: Days) -> TradePlan:
 def _perform(wanted: Settings, days: Days, plan: TradePlan, teller: Teller, *, keep: bool) -> Report:
     began = time.monotonic()
     teller.say(f"{_span(days)}: {plan.lines:,} lines, {len(plan.orders):,} orders")
-    with staged(wanted, teller, keep=keep) as ready:
+    brief = days.last - days.first <= BRIEF
+    with staged(wanted, teller, keep=keep, brief=brief) as ready:
         teller.say(f"Daybook is up after {time.monotonic() - began:.1f} s: http://{ready.api}/docs")
         found = perform(ready, days, plan, teller)
     teller.say(f"done after {time.monotonic() - began:.1f} s\n")

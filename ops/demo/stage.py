@@ -28,8 +28,9 @@ def settings_of(around: Settings, verb: str = "demo") -> Settings:
 
 
 @contextmanager
-def staged(wanted: Settings, teller: Teller, *, keep: bool) -> Iterator[Settings]:
-    """A running Daybook with nothing in it. With `keep` it is left running, unless something went wrong.
+def staged(wanted: Settings, teller: Teller, *, keep: bool, brief: bool = True) -> Iterator[Settings]:
+    """A running Daybook with nothing in it. With `keep` it is left running, unless something went wrong; a `brief` one
+    is made for minutes.
 
     Raises RunsAlready, StackFailed.
     """
@@ -38,7 +39,7 @@ def staged(wanted: Settings, teller: Teller, *, keep: bool) -> Iterator[Settings
         _wipe(wanted)
         finished = False
         try:
-            yield bring_up(wanted, teller.update)
+            yield bring_up(wanted, teller.update, brief=brief)
             finished = True
         finally:
             if not (keep and finished):
