@@ -29,7 +29,7 @@ every_message = pytest.mark.parametrize("message", META_OF, ids=lambda message: 
 
 
 @every_message
-@settings(max_examples=20, deadline=UNHURRIED)
+@settings(max_examples=10, deadline=UNHURRIED)
 @given(data=st.data())
 def test_every_message_is_read_as_fastavro_reads_it(message: type, data: st.DataObject):
     body, meta = data.draw(instances(message)), data.draw(instances(META_OF[message]))
@@ -43,7 +43,7 @@ def test_every_message_is_read_as_fastavro_reads_it(message: type, data: st.Data
 
 
 @every_message
-@settings(max_examples=25, deadline=UNHURRIED)
+@settings(max_examples=15, deadline=UNHURRIED)
 @given(data=st.data())
 def test_a_spoilt_message_is_read_as_fastavro_reads_it_or_undecodable(message: type, data: st.DataObject):
     """What fastavro would let pass is refused only where no writer would have written it so."""
