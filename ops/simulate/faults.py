@@ -292,6 +292,13 @@ def _store_up(site: Site, name: str) -> None:
     site.shelves[name].is_down = False
 
 
+def _delay_writes(site: Site, fault: Fault) -> str:
+    """Who asked gives up and asks again; the first request arrives later, over what is newer by then."""
+    name = sorted(site.shelves)[fault.which % 2]
+    site.shelves[name].late += [fault.lasts] * (1 + fault.how % 4)
+    return f"{name}, {1 + fault.how % 4} times, for {fault.seconds:.2f} s"
+
+
 def _lose_store(site: Site, fault: Fault) -> str:
     name = sorted(site.shelves)[fault.which % 2]
     site.shelves[name].lose()
@@ -321,7 +328,7 @@ def _mood(mood: Any) -> Callable[[Site, Fault], str]:
     return change
 
 
-HARMLESS_TO_WRITERS = ("agent", "agent's", "provider", "store", "send", "sent", "poison", "topic")
+HARMLESS_TO_WRITERS = ("agent", "agent's", "provider", "store", "store's", "send", "sent", "poison", "topic")
 """How the kinds begin that delay no deadline: these are the writers' affair."""
 
 KINDS: dict[str, Callable[[Site, Fault], str]] = {
@@ -354,6 +361,7 @@ KINDS: dict[str, Callable[[Site, Fault], str]] = {
     "agent frozen at a step": _freeze_agent_at_step,
     "agent twice": _double_agent,
     "store down": _store_down,
+    "store's writes delayed": _delay_writes,
     "store lost": _lose_store,
     "store an hour old": _restore_store,
     "everything killed": _kill_all,

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from confluent_kafka import TopicPartition
 
-from commands import cart, handler, inventory, order, payment, writer
+from commands import cart, handler, inventory, order, order_state, payment, writer
 from commands.handler import Handler
 from commands.window import Window
 from ops.simulate.stores import MemoryViews
@@ -18,10 +18,9 @@ from projections.store import FoldingStore
 from schemas.cart import CartCheckedOut, CheckedOutCart, OpenCart
 from schemas.inventory import StockItem
 from schemas.meta import NO_HASH
-from schemas.order import EndedOrder, OrderPlaced
+from schemas.order import EndedOrder
 from schemas.payment import PaymentAuthorized, PaymentRequestRepeated, RequestAuthorization, RequestCapture
 from streams import cancellation, checkout, deliveries, event_source, kafka_journal, payment_agent
-from streams.asked import Asking
 from streams.command_producer import CommandProducer
 from streams.failpoints import failpoint
 from streams.kafka_journal import KafkaJournal
@@ -344,7 +343,8 @@ def late_authorization_kept(put: Put) -> None:
             authorized(story, state)
 
     put(order, "_authorized", ignore_late)
-    put(order, "money_owed", lambda _order: "none")
+    for module in (order, order_state):
+        put(module, "way_back", lambda money: "refund" if money == "captured" else "none")
 
 
 def reminders_forgotten(put: Put) -> None:
@@ -401,19 +401,14 @@ def capture_before_confirmation(put: Put) -> None:
 
 def authorization_before_stock(put: Put) -> None:
     """Money is asked for as soon as the order is placed."""
-    go_on = checkout.react
+    reserve = checkout._reserve
 
-    def react(fact: Any, topics: Any) -> Any:
-        asked = go_on(fact, topics)
-        body = getattr(fact, "body", None)
-        if isinstance(body, OrderPlaced):
-            early = RequestAuthorization(
-                body.payment_id, body.order_id, body.owner, body.amount, body.currency, body.token, 1
-            )
-            asked.append(Asking(checkout.ACTOR, fact).payment(body.order_id, early))
-        return asked
+    def reserve_and_charge(event: Any, until: Any, asking: Any, topics: Any) -> Any:
+        head = (event.payment_id, event.order_id, event.owner, event.amount, event.currency, event.token)
+        charge = asking.payment(event.order_id, RequestAuthorization(*head, 1))
+        return [*reserve(event, until, asking, topics), charge]
 
-    put(checkout, "react", react)
+    put(checkout, "_reserve", reserve_and_charge)
 
 
 def saga_answer_dropped(put: Put) -> None:

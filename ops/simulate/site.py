@@ -101,6 +101,7 @@ class Site:
         self.provider.mood = "well"
         for shelf in self.shelves.values():
             shelf.is_down = False
+            shelf.late.clear()
         for log in self.broker.logs.values():
             log.held_until = 0
             log.tell("read_committed", "read_uncommitted")
@@ -271,8 +272,8 @@ class Site:
 
     def view_stores(self) -> list[ViewStore]:
         return [
-            MemoryViews("redis", self.shelves["redis"], REDIS_VIEWS, self.random),
-            MemoryViews("cassandra", self.shelves["cassandra"], CASSANDRA_VIEWS, self.random),
+            MemoryViews("redis", self.shelves["redis"], REDIS_VIEWS, self.clock, self.random),
+            MemoryViews("cassandra", self.shelves["cassandra"], CASSANDRA_VIEWS, self.clock, self.random),
         ]
 
     def _feed(

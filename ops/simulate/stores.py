@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from commands.journal import Partition as Writers
+from ops.simulate.clockwork import Clock
 from projections.cassandra_store import CassandraView
 from projections.redis_store import RedisView
 from projections.store import Folded, FoldingStore, Stand
@@ -85,6 +86,8 @@ class Shelf:
     documents: dict[RowName, tuple[int, Any]] = field(default_factory=dict)
     positions: dict[tuple[str, Partition], int] = field(default_factory=dict)
     is_down: bool = False
+    late: list[int] = field(default_factory=list)
+    """The next writes are given up by who asked for them, and arrive after so many microseconds all the same."""
 
     def lose(self) -> None:
         """Everything, positions included."""
@@ -127,8 +130,11 @@ def stored(view: View[Any], document: Any) -> Any:
 class MemoryViews(FoldingStore[View[Any]]):
     """The production fold over a shelf in memory. Only a newer version replaces a row, as in the real stores."""
 
-    def __init__(self, name: str, shelf: Shelf, views: Sequence[View[Any]], random: Random) -> None:
+    def __init__(
+        self, name: str, shelf: Shelf, views: Sequence[View[Any]], clock: Clock, random: Random
+    ) -> None:
         super().__init__(views)
+        self._clock = clock
         self.name = name
         self._shelf = shelf
         self._random = random
@@ -155,9 +161,20 @@ class MemoryViews(FoldingStore[View[Any]]):
 
     async def _write(self, view: View[Any], generation: int, folded: Folded) -> None:  # noqa: ARG002  # as above
         """Rows first, each for itself: a process that dies in between has written some of them."""
+        if self._shelf.late:
+            self._clock.after(self._shelf.late.pop(0), None, self._arrive, view, folded)
+            raise StoreUnavailable(f"{self.name} did not answer")
         for name, held in rows_of(view, folded):
             self._put(view, name, held)
         await self._answer()
+        self._put_documents(view, folded)
+
+    def _arrive(self, view: View[Any], folded: Folded) -> None:
+        for name, held in rows_of(view, folded):
+            self._put(view, name, held)
+        self._put_documents(view, folded)
+
+    def _put_documents(self, view: View[Any], folded: Folded) -> None:
         for stream, document in folded.after.items():
             held_document = self._shelf.documents.get((view.title, stream))
             if held_document is None or self.is_newer(document.version, held_document[0]):
