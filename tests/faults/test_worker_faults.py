@@ -7,7 +7,7 @@ import pytest
 
 from ops.faults.kafka_proxy import ApiKey, KafkaProxy
 from ops.faults.shop import Shop, exit_code
-from ops.faults.verdict import until
+from ops.faults.verdict import RowIsRed, until
 from ops.faults.worker_rows import (
     IN_A_TRANSACTION,
     STEPS,
@@ -86,9 +86,22 @@ def test_f5_a_delayed_end_of_transaction_tears_no_batch(shop: Shop, cut: bool):
 @pytest.mark.parametrize("cut", [True, False], ids=["reset", "hold"])
 def test_f5_is_red_without_a_new_producer(shop: Shop, cut: bool):
     with KafkaProxy(shop.kafka) as proxy:
-        commands = late_end_of_transaction(shop, proxy, "without_renewal", cut=cut)
-        # Either the log is torn, or a part of it is hidden for good behind offsets that nobody can commit any more.
-        until(lambda: shop.laws() or shop.is_silent(commands), 30)
+        assert any(_is_torn(shop, proxy, cut=cut) for _ in range(3))
+
+
+def _is_torn(shop: Shop, proxy: KafkaProxy, *, cut: bool) -> bool:
+    """Either the log is torn, or a part of it is hidden for good behind offsets that nobody can commit any more.
+
+    It takes a race that a busy machine may lose.
+    """
+    commands = late_end_of_transaction(shop, proxy, "without_renewal", cut=cut)
+    try:
+        until(lambda: shop.laws() or shop.is_silent(commands), 10)
+    except RowIsRed:
+        shop.workers[-1].kill()
+        shop.workers[-1].wait()
+        return False
+    return True
 
 
 @pytest.mark.parametrize("key", [ApiKey.END_TXN, ApiKey.PRODUCE], ids=["commit", "produce"])
