@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition
 
 from commands import cart, handler, inventory, order, order_state, payment, writer
 from commands.handler import Handler
+from commands.journal import LogDamagedError
 from commands.window import Window
 from ops.simulate.stores import MemoryViews
 from projections.store import FoldingStore
@@ -182,6 +183,16 @@ def idle_offsets_not_sent(put: Put) -> None:
         transact(self, batch_id, outputs, moved, ends)
 
     put(KafkaJournal, "_transact", transact_moved)
+
+
+def watermark_taken_for_history(put: Put) -> None:
+    """A partition without committed offsets is damaged as soon as anything stands in its topics, aborted or not."""
+
+    def check(self: KafkaJournal, partition: Any) -> None:
+        if any(self.ends(kind, partition) for kind in handler.KINDS):
+            raise LogDamagedError(f"{partition}: the group has no offset")
+
+    put(KafkaJournal, "_check_untouched", check)
 
 
 # The writer.
@@ -511,7 +522,7 @@ BUGS: dict[str, Callable[[Put], None]] = {
     for function in (
         no_fencing, offset_before_events, torn_batch, last_stable_offset_recovery, watermark_before_fence,
         no_wait_for_pending_offsets, doubt_taken_for_success, doubt_taken_for_failure, no_renewal,
-        idle_offsets_not_sent, no_dedupe_window, expired_commands_decided, clock_runs_backwards,
+        idle_offsets_not_sent, watermark_taken_for_history, no_dedupe_window, expired_commands_decided, clock_runs_backwards,
         hash_chain_not_linked, batch_index_per_partition, state_not_restored, window_not_restored,
         deadline_lost_on_restore, merged_before_the_commit, oversell, partial_grant, expiry_by_reader,
         second_checkout, late_authorization_kept, reminders_forgotten, flight_without_end, unknown_not_repeated,

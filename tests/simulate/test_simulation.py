@@ -114,6 +114,8 @@ def test_a_partition_whose_first_transaction_was_aborted_is_served_by_the_next_w
     faults = tuple(killed(at, produced, slot) for at in (3, 20) for slot in (0, 1))
     plan = Plan(33, (Errand(5 * SECOND, "check out", 7), Errand(30 * SECOND, "check out", 8)), faults)
     assert carry_out(plan).broken == []
+    with planted("watermark taken for history"):
+        assert carry_out(plan).broken
 
 
 def test_a_strangers_record_that_came_first_stops_no_partition():
