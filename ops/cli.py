@@ -47,7 +47,7 @@ ELSEWHERE = {
     ),
     "faults": Elsewhere(
         "ops.faults.cli:faults",
-        "Break real processes while callers trade, and check what they were told.",
+        "Break real processes while callers trade, then check.",
         ("faults", "faults F8 F28 --seed 7 --report faults.json", "faults --rounds 20"),
     ),
     "simulate": Elsewhere(
