@@ -8,6 +8,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from ops.local_stack import Addresses
 from schemas.topics import Topics
+from tests.sandbox_process import until
 from tests.streams.listening import Listening, Pen
 
 
@@ -19,6 +20,7 @@ def topics(stack: Addresses) -> Iterator[Topics]:
     wanted |= {topics.events(name): 2 for name in ("cart", "payment")} | {topics.commands("payment"): 2}
     for made in admin.create_topics([NewTopic(name, n, 1) for name, n in wanted.items()]).values():
         made.result()
+    until(lambda: wanted.keys() <= admin.list_topics(timeout=60).topics.keys(), 60)
     yield topics
     for gone in admin.delete_topics(list(wanted)).values():
         gone.result()

@@ -16,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, yet
 from ops.local_stack import Addresses
 from schemas.topics import Topics
 from streams.topic_admin import WrongTopicsError, delete_topics, ensure_topics
+from tests.sandbox_process import until
 
 
 @pytest.fixture
@@ -144,10 +145,12 @@ def test_a_kafka_that_does_not_answer_is_an_error_in_time(monkeypatch: pytest.Mo
 
 
 def make(admin: AdminClient, name: str, partitions: int, settings: dict[str, str]) -> None:
-    admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(10)
+    """Returns when the broker tells others of it, which is a little after it has made it."""
+    admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(60)
+    until(lambda: name in admin.list_topics(timeout=60).topics, 60)
 
 
 def settings_of(admin: AdminClient, name: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, name)
-    found = admin.describe_configs([resource])[resource].result(10)
+    found = admin.describe_configs([resource])[resource].result(60)
     return {key: entry.value for key, entry in found.items()}
