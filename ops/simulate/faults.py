@@ -159,6 +159,17 @@ def _mishap(api: str, mishap: Mishap) -> Callable[[Site, Fault], str]:
     return arm
 
 
+def _delay_commit(site: Site, fault: Fault) -> str:
+    """A commit's first copy arrives late; half of the time in a transaction that is half written, and then dies."""
+    worker, half_written = fault.worker(), fault.how % 2
+    site.network.arm(worker, "end", "again later")
+    if half_written:
+        # The transaction whose commit is delayed passes each step first.
+        site.armed[worker, "worker.produced"] += [1, 3 * SECOND]
+        site.armed[worker, "worker.offsets_sent"] += [1, "kill"]
+    return f"{worker}{', then killed in the next transaction' if half_written else ''}"
+
+
 def _lose_send(site: Site, fault: Fault) -> str:
     """What an agent or a caller sends is written in part, or as a whole, and nobody hears of it."""
     role = ("sagas", "payments", "callers")[fault.which % 3]
@@ -343,7 +354,7 @@ KINDS: dict[str, Callable[[Site, Fault], str]] = {
     "clock wrong": _jump_clock,
     "answer to commit lost": _mishap("end", "answer lost"),
     "commit lost": _mishap("end", "request lost"),
-    "commit delayed": _mishap("end", "again later"),
+    "commit delayed": _delay_commit,
     "commit slow": _mishap("end", "slow"),
     "offsets lost": _mishap("offsets", "request lost"),
     "produce slow": _mishap("produce", "slow"),

@@ -20,6 +20,8 @@ when nobody waits for it any more.
 
 LATENCY_US = 1_500
 LATE_S = 4.0
+COPIES = 12
+"""So many copies of a request that was sent again arrive late; one of them may meet the next transaction."""
 
 T = TypeVar("T")
 
@@ -108,9 +110,9 @@ class Network:
                 clock.park(self.latency_us())
                 answer = ask()
                 lines.append(f"FAIL [thrd] {api}: connection reset")
-                clock.after(
-                    random.choice((0.002, 0.02, 0.3, 3.0)) * random.random() * SECOND, None, _ignoring(ask)
-                )
+                for _ in range(COPIES):
+                    pause = random.choice((0.02, 0.3, 3.0)) * random.random()
+                    clock.after(pause * SECOND, None, _ignoring(ask))
                 return answer
 
 
