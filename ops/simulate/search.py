@@ -98,9 +98,10 @@ def _spread(
             tick()
             yield from (future.result() for future in done)
     finally:
+        workers = list((pool._processes or {}).values())  # noqa: SLF001  # nobody else can end a run half-way
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((pool._processes or {}).values()):  # noqa: SLF001  # nobody else can end a run half-way
-            process.terminate()
+        for worker in workers:
+            worker.terminate()
 
 
 def _taken(queue: Iterator[T], count: int) -> Iterator[T]:
