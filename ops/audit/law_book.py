@@ -15,7 +15,7 @@ LAWS_OF_THE_LOG = ("1", "2", "3", "4", "5", "6", "8")
 """All laws but the seventh, which speaks of what stands beside the log."""
 
 GRACE_US = 2_000_000
-_STREAM_OF = {
+STREAM_OF = {
     "catalog": "product/",
     "cart": "cart/",
     "order": "order/",
@@ -50,7 +50,7 @@ class LawBook:
             self._breaches.add("8", f"{topic}[{partition}]: {error}")
             return
         if kind == "decisions":
-            self._effects.told(record, _STREAM_OF[aggregate])
+            self._effects.told(record, STREAM_OF[aggregate])
             self.tally.told(record)
         else:
             self._feed_event(topic, partition, aggregate, name, record, value)

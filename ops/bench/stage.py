@@ -15,17 +15,11 @@ from typing import Any
 
 import psutil
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, yet not marked as exported
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
 
 from ops import processes
 from ops.bench.contest import BenchFailed, Figure, Progress
 from ops.bench.costs import Costs, listener_at
+from ops.flushing import set_flush
 from ops.local_stack import last_words
 from ops.roles import LIFELINE
 from ops.settings import REPOSITORY, Settings
@@ -47,7 +41,6 @@ KAFKA_FLUSHES = (
     "a power cut loses nothing (one broker, acks=all, flush.messages=1 on every topic, Kafka's own too)"
 )
 OWN_TOPICS = ("__transaction_state", "__consumer_offsets")
-ADMIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +104,7 @@ class Stage:
         if on == self._flushes:
             return
         self._flushes = on
-        how = AlterConfigOpType.SET if on else AlterConfigOpType.DELETE
-        flush = ConfigEntry("flush.messages", "1", incremental_operation=how)
-        topics = [*(spec.name for spec in self.topics.wanted()), *OWN_TOPICS]
-        wanted = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=[flush]) for name in topics]
-        admin = AdminClient({"bootstrap.servers": self.kafka})
-        for altered in admin.incremental_alter_configs(wanted, request_timeout=ADMIN_S).values():
-            altered.result(ADMIN_S + 1)
+        set_flush(self.kafka, [*(spec.name for spec in self.topics.wanted()), *OWN_TOPICS], on=on)
 
     def serves(self, slot: int) -> bool:
         """Whether the worker says that it has partitions."""

@@ -7,13 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, yet not marked as exported
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient
 
 from ops.faults.callers import OK, UNDECIDED, Habits
 from ops.faults.history import UNAVAILABLE, Attempt
@@ -22,6 +16,7 @@ from ops.faults.scene import Scene
 from ops.faults.shop import Shop, new_id
 from ops.faults.verdict import NotShown, demand, until
 from ops.faults.worker_rows import past_its_time
+from ops.flushing import set_flush
 from ops.local_stack import LocalStack, kafka_answers
 from ops.processes import alive
 from streams.command_worker import EXIT_DAMAGED
@@ -134,12 +129,7 @@ def power_lost(scene: Scene, stack: LocalStack, shop: Shop, *, flushed: bool) ->
 
 def flush_all(kafka: str) -> None:
     """Every topic's records are on disk before they are acknowledged, Kafka's own topics' too."""
-    admin = AdminClient({"bootstrap.servers": kafka})
-    flush = ConfigEntry("flush.messages", "1", incremental_operation=AlterConfigOpType.SET)
-    topics = admin.list_topics(timeout=ANSWER_S).topics
-    wanted = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=[flush]) for name in topics]
-    for altered in admin.incremental_alter_configs(wanted).values():
-        altered.result(ANSWER_S)
+    set_flush(kafka, AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=ANSWER_S).topics, on=True)
 
 
 def is_checkpointed(shop: Shop, data: Path) -> bool:

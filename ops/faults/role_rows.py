@@ -20,13 +20,7 @@ def f11(scene: Scene) -> None:
         house.kill("projections")
         scene.await_green()
         scene.trade_on()
-        scene.inject(f"SIGSTOP to the projections for {FROZEN_S:.0f} s")
-        frozen = house.freeze("projections")
-        scene.wait(FROZEN_S)
-        house.thaw(frozen)
-        scene.heal()
-        scene.await_green()
-        scene.trade_on()
+        freeze_beyond_the_session(scene, "projections")
     scene.judge()
 
 
@@ -42,14 +36,19 @@ def f12(scene: Scene) -> None:
         house.kill(*FAUST_ROLES)
         scene.await_green()
         scene.trade_on()
-        scene.inject(f"SIGSTOP to {', '.join(FAUST_ROLES)} for {FROZEN_S:.0f} s")
-        frozen = house.freeze(*FAUST_ROLES)
-        scene.wait(FROZEN_S)
-        house.thaw(frozen)
-        scene.heal()
-        scene.await_green()
-        scene.trade_on()
+        freeze_beyond_the_session(scene, *FAUST_ROLES)
     scene.judge()
+
+
+def freeze_beyond_the_session(scene: Scene, *roles: str) -> None:
+    """They thaw when their partitions are somebody else's, and all is green again."""
+    scene.inject(f"SIGSTOP to {', '.join(roles)} for {FROZEN_S:.0f} s")
+    frozen = scene.house.freeze(*roles)
+    scene.wait(FROZEN_S)
+    scene.house.thaw(frozen)
+    scene.heal()
+    scene.await_green()
+    scene.trade_on()
 
 
 def f28(scene: Scene) -> None:

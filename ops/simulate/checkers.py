@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from ops.audit.breaches import HOLDS
-from ops.audit.law_book import GRACE_US, LawBook
+from ops.audit.law_book import GRACE_US, STREAM_OF, LawBook
 from ops.simulate.callers import Callers, Heard
 from ops.simulate.site import Site
 from ops.simulate.testimony import READER, Said, Testimony, testify
@@ -62,19 +62,10 @@ def _law_book(evidence: Evidence) -> list[str]:
         for heard in evidence.heard.values()
         if heard.decided is not None and heard.told != "rejected"
         for position in heard.decided.positions
-        if position.stream.startswith(_STREAM_OF[heard.aggregate])
+        if position.stream.startswith(STREAM_OF[heard.aggregate])
     ]
     found = book.finish(evidence.now, evidence.ledger, told)
     return [f"law {law}: {said}" for law, said in found.items() if said != HOLDS]
-
-
-_STREAM_OF = {
-    "catalog": "product/",
-    "cart": "cart/",
-    "order": "order/",
-    "inventory": "stock/",
-    "payment": "payment/",
-}
 
 
 def _each_command_is_answered(evidence: Evidence) -> Iterable[str]:

@@ -7,6 +7,8 @@ from typing import Any
 from commands.handler import Handler
 from commands.journal import Ends, Output, OutputKind, Partition, ReassignedError, Received, Stored
 from commands.registry import DECIDERS
+from ops.faults.shop import command_meta
+from ops.simulate.stores import Disk
 from schemas.codec import MARKER, Codec, Decoded
 from schemas.decisions import Decided
 from schemas.meta import SECOND, Micros
@@ -14,33 +16,6 @@ from schemas.topics import Topics
 
 CODEC = Codec()
 TOPICS = Topics("test", 2)
-
-
-class MemoryStore:
-    """Implements `commands.journal.Store` on a dict."""
-
-    def __init__(self) -> None:
-        self.pairs: dict[bytes, bytes] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.pairs.get(key)
-
-    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        return [self.pairs.get(key) for key in keys]
-
-    def write(self, puts: Mapping[bytes, bytes | None]) -> None:
-        for key, value in puts.items():
-            if value is None:
-                self.pairs.pop(key, None)
-            else:
-                self.pairs[key] = value
-
-    def delete_range(self, start: bytes, end: bytes) -> None:
-        for key in [key for key in self.pairs if start <= key < end]:
-            del self.pairs[key]
-
-    def scan(self, start: bytes, end: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
-        return sorted((k, v) for k, v in self.pairs.items() if start <= k < end)[:limit]
 
 
 class MemoryJournal:
@@ -101,13 +76,13 @@ class MemoryJournal:
 class Desk:
     """One handler over all aggregates, with a clock that only the test moves."""
 
-    def __init__(self, journal: MemoryJournal | None = None, store: MemoryStore | None = None) -> None:
+    def __init__(self, journal: MemoryJournal | None = None, store: Disk | None = None) -> None:
         self.journal = journal or MemoryJournal()
-        self.store = store or MemoryStore()
+        self.store = store or Disk()
         self.now = Micros(1_700_000_000 * SECOND)
         self.restart()
 
-    def restart(self, store: MemoryStore | None = None) -> None:
+    def restart(self, store: Disk | None = None) -> None:
         """A new process: on the same disk, or on the given one."""
         self.store = store or self.store
         self.handler = Handler(
@@ -122,21 +97,7 @@ class Desk:
         self.journal.send(aggregate, value, key, TOPICS.partition_of(key))
 
     def meta(self, body: Any, command_id: str) -> dict[str, Any]:
-        return {
-            "command_id": command_id,
-            "stream": body.stream,
-            "traceparent": "",
-            "issued_at": self.now,
-            "not_after": self.now + 30 * SECOND,
-            "occurred_at": None,
-            "expected_version": None,
-            "reply_to": "api/test",
-            "correlation_id": command_id,
-            "causation_id": command_id,
-            "actor_kind": "merchant",
-            "actor_id": "merchant",
-            "fingerprint": "",
-        }
+        return command_meta(body, command_id, issued_at=self.now, not_after=self.now + 30 * SECOND)
 
     def ask(self, aggregate: str, body: Any, command_id: str, **meta: Any) -> Decided:
         """Send a command, turn the loop, and hear what became of it."""

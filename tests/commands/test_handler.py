@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from commands import inventory
 from commands.journal import JournalLostError, LogDamagedError, Output, Partition
 from commands.registry import DECIDERS
+from ops.simulate.stores import Disk
 from schemas.cart import ClearCart, CreateCart
 from schemas.inventory import (
     AdjustStock,
@@ -25,7 +26,7 @@ from schemas.inventory import (
 )
 from schemas.meta import DAY, MINUTE, NO_HASH, SECOND, Micros, derived_id
 from schemas.values import MAIN, Line
-from tests.commands.in_memory import CODEC, TOPICS, Desk, MemoryStore
+from tests.commands.in_memory import CODEC, TOPICS, Desk
 
 SKU = "85123A"
 OTHER = next(f"sku-{n}" for n in range(100) if TOPICS.partition_of(f"sku-{n}") != TOPICS.partition_of(SKU))
@@ -200,7 +201,7 @@ def test_a_strangers_record_in_our_own_topics_becomes_a_letter_when_they_are_rea
     desk.ask("inventory", receipt(5), an_id(1))
     partition = Partition("inventory", TOPICS.partition_of(SKU))
     desk.journal.logs[kind, partition].append(Output(kind, partition, b"k", b"forty random bytes", ()))
-    desk.restart(MemoryStore())
+    desk.restart(Disk())
     assert desk.ask("inventory", receipt(5), an_id(2)).outcome == "accepted"
     assert [letter.topic for letter in desk.letters()] == [f"test.{kind}.inventory"]
 
@@ -319,7 +320,7 @@ def test_a_deadline_survives_a_restart_on_an_empty_disk():
     desk = Desk()
     desk.ask("inventory", receipt(5), an_id(1))
     desk.ask("inventory", reservation(desk, an_id("order")), an_id(2))
-    desk.restart(MemoryStore())
+    desk.restart(Disk())
     desk.now = Micros(desk.now + 10 * MINUTE)
     desk.handler.turn()
     assert type(desk.events()[-1].body).__name__ == "StockReservationExpired"
@@ -330,7 +331,7 @@ def test_the_clock_never_goes_backwards_in_a_partition_also_over_a_restart():
     desk.ask("inventory", receipt(5), an_id(1))
     first = desk.events()[-1].meta.recorded_at
     desk.now = Micros(desk.now - 60 * SECOND)
-    desk.restart(MemoryStore())
+    desk.restart(Disk())
     desk.ask("inventory", receipt(5), an_id(2), not_after=first)
     assert desk.events()[-1].meta.recorded_at == first
 
@@ -343,7 +344,7 @@ def test_a_state_topic_that_lacks_the_last_batch_is_named_and_nothing_is_served(
     log = desk.journal.logs["state", partition]
     del log[-2:]  # as a power cut might: the batch's item and its position
     with pytest.raises(LogDamagedError, match=f"stock/{SKU}/main"):
-        desk.restart(MemoryStore())
+        desk.restart(Disk())
 
 
 @pytest.mark.parametrize("kind", ["events", "decisions"])
@@ -355,7 +356,7 @@ def test_a_topic_that_lost_the_whole_last_transaction_is_named_and_nothing_is_se
     partition = Partition("inventory", TOPICS.partition_of(SKU))
     del desk.journal.logs[kind, partition][before[kind, partition] :]
     with pytest.raises(LogDamagedError, match=kind):
-        desk.restart(MemoryStore())
+        desk.restart(Disk())
 
 
 Step = tuple[str, str, int, int]
@@ -431,7 +432,7 @@ def test_an_empty_disk_is_restored_from_the_topics_record_for_record(steps: list
     desk = Desk()
     play(desk, steps, turns)
     before = _copy(desk)
-    desk.restart(MemoryStore())
+    desk.restart(Disk())
     assert _copy(desk) == before
 
 
