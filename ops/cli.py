@@ -60,6 +60,16 @@ ELSEWHERE = {
             "simulate --planted",
         ),
     ),
+    "audit": Elsewhere(
+        "ops.audit.cli:audit",
+        "Prove the stock: ledger, reports, evidence.",
+        (
+            "audit stock 85123A --as-of 2010-12-31",
+            "audit report --from 2010-12-01 --to 2011-02-28",
+            "audit export --sku 85123A --to evidence.zip",
+            "audit verify evidence.zip --key checkpoint.pub",
+        ),
+    ),
     "token": Elsewhere(
         "ops.tokens:token",
         "Issue a bearer token for development.",
@@ -296,7 +306,7 @@ def _tool(name: str, argv: list[str]) -> int:
 
 
 def add_verb(verb: str, asked_for: str) -> None:
-    """A verb of another module: imported when it is asked for, else one line for `--help`."""
+    """A verb, or a group of them, of another module: imported when it is asked for, else one line for `--help`."""
     target, line, lines = ELSEWHERE[verb]
     if verb != asked_for:
         app.command(verb, help=line)(lambda: None)
@@ -308,7 +318,10 @@ def add_verb(verb: str, asked_for: str) -> None:
         if error.name is None or not module.startswith(error.name):
             raise
         sys.exit(f"daybook: {verb} is not built yet")
-    app.command(verb, epilog=examples(*lines))(found)
+    if isinstance(found, typer.Typer):
+        app.add_typer(found, name=verb, help=line, epilog=examples(*lines), no_args_is_help=True)
+    else:
+        app.command(verb, epilog=examples(*lines))(found)
 
 
 def main() -> None:
