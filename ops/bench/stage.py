@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,10 @@ class Stage:
         os.kill(worker.pid, signal.SIGKILL)
         processes.wait_until_gone([worker], GRACE_S)
 
+    def freeze_worker(self, slot: int = 0) -> None:
+        """SIGSTOP: it holds its connections and its open transaction, and says nothing."""
+        os.kill(self._workers[slot].pid, signal.SIGSTOP)
+
     def forget_disk(self, slot: int) -> None:
         """What a worker that does not run kept on this machine's disk."""
         shutil.rmtree(self._settings.state("commands") / f"slot-{slot}", ignore_errors=True)
@@ -134,8 +138,17 @@ class Stage:
         value = self.codec.encode(body, vars(command_meta(body.stream, actor, command_id)))
         return Ready(key.encode(), self.topics.partition_of(key), value)
 
-    def decide(self, aggregate: str, commands: Sequence[Ready], what: str = "") -> "Round":
-        """Send all, and read until the last is decided; `seconds` from the first sent to the last read."""
+    def decide(
+        self,
+        aggregate: str,
+        commands: Sequence[Ready],
+        what: str = "",
+        midway: Callable[[], None] = lambda: None,
+    ) -> "Round":
+        """Send all, and read until the last is decided; `seconds` from the first sent to the last read.
+
+        `midway` is called once, when the first decision was read.
+        """
         decisions = _Decisions(self.kafka, self.topics.decisions(aggregate), self.topics.partitions)
         costs = Costs(self.processes())
         began = said = time.monotonic()
@@ -144,6 +157,8 @@ class Stage:
         while decisions.count(self.codec) < len(commands):
             now = time.monotonic()
             if decisions.hear():
+                if heard == began:
+                    midway()
                 heard = now
             elif now - heard > SILENT_S:
                 raise BenchFailed(

@@ -1,8 +1,9 @@
-"""`takeover`: how long nobody decides when a worker is killed, until its successor's first answers."""
+"""`takeover`: how long nobody decides when a worker is killed or frozen, until its successor's first answers."""
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ops.bench.contest import Figure, Measure, Pair
 from ops.bench.stage import KAFKA_KEEPS, Ready, Stage
@@ -14,17 +15,23 @@ WINDOW = 60_000
 """Commands that the successor must know the outcomes of."""
 
 
+BURST = 4_000
+"""Commands in whose midst a worker freezes: more than its next transaction takes."""
+
+
 class Takeover:
-    """Seconds from SIGKILL until one command of each partition is answered.
+    """Seconds from the signal until one command of each partition is answered.
 
     The same slot is started again at once, and finds its disk. Another slot runs already, for the other half of the
-    partitions; it learns of the end when the session times out, and makes all else from the topics.
+    partitions; it learns of the end when the session times out, and makes all else from the topics. One that freezes
+    (SIGSTOP) does so while it decides, and may leave a transaction open, which the broker has to end first.
     """
 
     name = "takeover"
     measures: Sequence[Measure] = (
         Measure("same slot", "s p95", KAFKA_KEEPS, "", 3, None, "figure", "less", 0.95),
         Measure("another slot", "s p95", KAFKA_KEEPS, "", 10, None, "figure", "less", 0.95),
+        Measure("frozen", "s p95", KAFKA_KEEPS, "", 12, None, "figure", "less", 0.95),
     )
 
     def __init__(self, stage: Stage, window: int = WINDOW) -> None:
@@ -42,36 +49,61 @@ class Takeover:
         self._stage.decide("inventory", filling, f"{self._window:,} commands into the window")
 
     def round(self) -> Mapping[str, Pair]:
-        return {"same slot": Pair(self._by_the_same()), "another slot": Pair(self._by_another())}
+        took = {
+            "same slot": self._by_the_same(),
+            "another slot": self._by_another(),
+            "frozen": self._frozen(),
+        }
+        return {name: Pair(Figure(seconds)) for name, seconds in took.items()}
 
     def proof(self) -> Mapping[str, int]:
         """Every answer was checked to be a grant, and each decision counted once by its command."""
         return {}
 
-    def _by_the_same(self) -> Figure:
+    def _by_the_same(self) -> float:
         began = time.monotonic()
         self._stage.kill_worker()
         self._stage.start_worker()
         self._answered()
-        return Figure(time.monotonic() - began)
+        return time.monotonic() - began
 
-    def _by_another(self) -> Figure:
+    def _by_another(self) -> float:
+        with self._second_slot():
+            began = time.monotonic()
+            self._stage.kill_worker()
+            self._answered()
+            took = time.monotonic() - began
+            self._stage.start_worker()
+        return took
+
+    def _frozen(self) -> float:
+        """Until the second slot has decided the rest of the burst, and one command of each partition."""
+        struck = 0.0
+
+        def freeze() -> None:
+            nonlocal struck
+            struck = time.monotonic()
+            self._stage.freeze_worker()
+
+        with self._second_slot():
+            burst = [self._reservation(sku) for sku in self._skus for _ in range(BURST // len(self._skus))]
+            self._stage.decide("inventory", burst, midway=freeze).expect("accepted")
+            self._answered()
+            took = time.monotonic() - struck
+            self._stage.kill_worker()
+            self._stage.start_worker()
+        return took
+
+    @contextmanager
+    def _second_slot(self) -> Iterator[None]:
+        """With nothing on its disk, and half of the partitions; at the end the first slot serves alone."""
         self._stage.forget_disk(1)
         self._stage.start_worker(1)
-        self._shared()
-        began = time.monotonic()
-        self._stage.kill_worker()
-        self._answered()
-        took = time.monotonic() - began
-        self._stage.start_worker()
-        self._stage.kill_worker(1)
-        self._answered()
-        return Figure(took)
-
-    def _shared(self) -> None:
-        """Until the second worker has its half, and both answer."""
         while not self._stage.serves(1):
             self._answered()
+        yield
+        self._stage.kill_worker(1)
+        self._answered()
 
     def _answered(self) -> None:
         self._stage.decide("inventory", [self._reservation(sku) for sku in self._skus]).expect("accepted")

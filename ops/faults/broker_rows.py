@@ -10,7 +10,9 @@ import psutil
 from confluent_kafka.admin import AdminClient
 
 from ops.faults.callers import OK, UNDECIDED, Habits
+from ops.faults.floor import Floor, caught_up
 from ops.faults.history import UNAVAILABLE, Attempt
+from ops.faults.house import ROLE_MB_MAX
 from ops.faults.power_loss import lose_power, recovery_points
 from ops.faults.scene import Scene
 from ops.faults.shop import Shop, new_id
@@ -30,6 +32,8 @@ GREEDY = Habits(callers=16, rest_s=0.01, hot=0.9, reads=0.2)
 THROTTLED_TURNS = 12
 FLOOD = 2_300
 """The API lets 2,000 commands wait for their answers."""
+BEHIND, CAUGHT_UP_S = 100_000, 20.0
+VIEWS = ("views.redis", "views.cassandra")
 FULL_S = 10.0
 
 
@@ -170,6 +174,10 @@ def f24(scene: Scene) -> None:
     demand(not rude, f"{len(rude)} were refused without Retry-After")
     scene.await_green()
     scene.judge()
+    with scene.floor() as floor:
+        scene.inject(f"the projections frozen while {BEHIND:,} events are written")
+        far_behind(scene, floor)
+        scene.checked("C11")
 
 
 def throttled(scene: Scene, role: str) -> int:
@@ -179,6 +187,29 @@ def throttled(scene: Scene, role: str) -> int:
     scene.house.thaw(frozen)
     time.sleep(0.1)
     return scene.house.lag(role)
+
+
+def far_behind(scene: Scene, floor: Floor) -> None:
+    """One worker writes, the projections of both stores read; how much a second after the thaw is a figure."""
+    floor.shop.start()
+    role = floor.start("projections")
+    skus = [f"SHELF {number}" for number in range(BEHIND // 100)]
+    floor.deliver_all(skus)
+    caught_up(floor)
+    os.kill(role.process.pid, signal.SIGSTOP)
+    for _ in range(BEHIND // len(skus)):
+        floor.deliver_all(skus)
+    topics = [floor.shop.topics.events("inventory")]
+    ends = floor.ends(topics)
+    os.kill(role.process.pid, signal.SIGCONT)
+    scene.heal()
+    took = scene.await_within(
+        f"{BEHIND:,} events caught up", lambda: floor.has_read(VIEWS, topics, ends), CAUGHT_UP_S
+    )
+    scene.figures["caught_up"] = {"events": BEHIND, "s": round(took, 1), "rss_mb": round(role.rss_mb, 1)}
+    demand(role.lives, "the projections ended")
+    demand(role.rss_mb < ROLE_MB_MAX, f"the projections weigh {role.rss_mb:.0f} MB")
+    caught_up(floor)
 
 
 def f25(scene: Scene) -> None:

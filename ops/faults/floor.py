@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +151,21 @@ class Floor:
         decided = self.shop.answer(self.shop.send(ReceiveStock(MAIN, "delivery", lines), new_id()))
         demand(decided.outcome == "accepted", f"a delivery was {decided.outcome}")
 
+    def deliver_all(self, skus: list[str], at_once: int = 200) -> None:
+        """One unit of each, wherever it lives; all answered."""
+        by_partition: dict[int, list[str]] = {}
+        for sku in skus:
+            by_partition.setdefault(self.shop.topics.partition_of(sku), []).append(sku)
+        sent = [
+            self.shop.send(
+                ReceiveStock(MAIN, "delivery", tuple(ReceiptLine(sku, 1) for sku in some[at : at + at_once])),
+                new_id(),
+            )
+            for some in by_partition.values()
+            for at in range(0, len(some), at_once)
+        ]
+        self.shop.accepted(sent, 60)
+
     def skus(self, what: str, count: int) -> list[str]:
         """So many of one partition."""
         names = (f"{what} {number}" for number in range(count * self.shop.topics.partitions * 2))
@@ -182,6 +197,11 @@ class Floor:
             return {(one.topic, one.partition): one.offset for one in consumer.committed(places, timeout=10)}
         finally:
             consumer.close()
+
+    def has_read(self, groups: Iterable[str], topics: Iterable[str], ends: Mapping[Partition, int]) -> bool:
+        """Whether each group has committed all that stood before these ends."""
+        reached = [self.committed(group, topics) for group in groups]
+        return all(found[place] >= end for found in reached for place, end in ends.items())
 
     def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
         """The offset behind the last committed record of each partition that holds one."""

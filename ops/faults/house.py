@@ -28,6 +28,13 @@ QUIET_WITHIN_S = 90.0
 ANSWER_S = 5.0
 ROLE_MB_MAX = 300.0
 """No role takes more, whatever happens."""
+SERVER_MB_MAX: Mapping[str, float] = {"kafka": 1_024.0, "cassandra": 1_536.0, "redis": 320.0}
+"""What each server was given (`ops/stack/`), with what a JVM needs beside its heap."""
+
+
+def mb_max(name: str) -> float:
+    """What a process may weigh at most."""
+    return SERVER_MB_MAX.get(name, ROLE_MB_MAX)
 
 
 class House:
@@ -120,12 +127,10 @@ class House:
         return sum(int(role_report(self.settings.run, one).get("lag_events") or 0) for one in found)
 
     def weigh(self) -> None:
-        """Notes what each role's process weighs now; `heaviest` tells."""
+        """Notes what each process weighs now; `heaviest` tells."""
         for name, one in self.processes().items():
-            if name in ROLES:
-                with suppress(psutil.NoSuchProcess):
-                    rss_mb = psutil.Process(one.pid).memory_info().rss / 1e6
-                    self._rss_mb[name] = max(self._rss_mb.get(name, 0.0), rss_mb)
+            with suppress(psutil.NoSuchProcess):
+                self._rss_mb[name] = max(self._rss_mb.get(name, 0.0), _weight_mb(one))
 
     def heaviest(self) -> dict[str, float]:
         return {name: round(rss_mb, 1) for name, rss_mb in self._rss_mb.items()}
@@ -169,3 +174,9 @@ class House:
 
     def servers(self) -> list[Started]:
         return stack_of(self.settings).running()
+
+
+def _weight_mb(one: Started) -> float:
+    """What it keeps in memory; of a server without what it maps of its files, which the kernel may take back."""
+    found = psutil.Process(one.pid).memory_info()
+    return float(found.rss - (found.shared if one.name in SERVERS else 0)) / 1e6

@@ -54,7 +54,8 @@ def play(row: Row, stage: Stage, seed: int) -> Played:
     except RunsAlready:
         raise  # somebody else plays here
     except Exception as error:  # noqa: BLE001  # a row that breaks has not been shown to be green
-        result, why = "red", f"{type(error).__name__}: {error}"
+        logs = stage.set_logs_aside(row.name)
+        result, why = "red", f"{type(error).__name__}: {error}; what everybody said is kept in {logs}"
         stage.close()
     return Played(
         row.name,

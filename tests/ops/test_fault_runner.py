@@ -22,10 +22,15 @@ from ops.running import RunsAlready
 from ops.settings import from_environment
 
 
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("DAYBOOK_HOME", str(tmp_path))
+    return tmp_path
+
+
 def played(*rows: Row) -> list[Played]:
     """By the real runner, on a stage where nobody starts anything."""
-    stage = Stage(from_environment({"DAYBOOK_HOME": "nowhere"}), Teller())
-    return play_all(rows, stage, 1, lambda _: None)
+    return play_all(rows, Stage(from_environment(), Teller()), 1, lambda _: None)
 
 
 def shows(_: Scene) -> None:
@@ -41,6 +46,12 @@ def trips(_: Scene) -> None:
     raise KeyError("a bug of the row's own")
 
 
+def breaks_late(scene: Scene) -> None:
+    (scene.stage.folder / "shop").mkdir()
+    (scene.stage.folder / "shop" / "worker-0.log").write_text("last words")
+    breaks(scene)
+
+
 def lacks(_: Scene) -> None:
     raise NotShown("no such kernel")
 
@@ -52,9 +63,30 @@ MISSING, EXCUSED = Row("F4", "", lacks), Row("F25", "", lacks, optional=True)
 def test_a_planted_failure_and_a_bug_of_a_row_are_red_and_say_why():
     green, red, bug = played(GREEN, RED, BUG)
     assert (green.result, red.result, bug.result) == ("green", "red", "red")
-    assert red.why == "RowIsRed: one and one are not three"
+    assert red.why.startswith("RowIsRed: one and one are not three")
     assert red.injected == ("a planted failure",)
     assert "KeyError" in bug.why
+
+
+def test_what_everybody_said_while_a_row_turned_red_is_kept(home: Path):
+    (red,) = played(Row("F2", "", breaks_late))
+    kept = home / "faults" / "red" / "F2" / "shop-worker-0.log"
+    assert str(kept.parent) in red.why
+    assert kept.read_text() == "last words"
+
+
+def test_the_time_to_green_counts_from_the_fault_or_the_heal_and_the_slowest_counts(home: Path):
+    scene = Scene(Stage(from_environment(), Teller()), 1)
+    assert scene.all_is_well() == 0.0
+    assert scene.green_s is None
+    scene.inject("one")
+    first = scene.all_is_well()
+    assert scene.green_s == round(first, 1)
+    scene.green_s = 7.0
+    scene.inject("another")
+    scene.heal()
+    scene.all_is_well()
+    assert scene.green_s == 7.0
 
 
 @pytest.mark.parametrize(
@@ -65,7 +97,6 @@ def test_all_is_well_only_if_all_is_green_or_excused(row: Row, well: bool):
 
 
 def test_the_verb_ends_with_1_when_a_row_is_red(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("DAYBOOK_HOME", str(tmp_path))
     monkeypatch.setattr(cli, "ROWS", {"F2": RED})
     monkeypatch.setattr(cli, "be_interrupted_once", lambda: None)
     with pytest.raises(typer.Exit) as ended:
