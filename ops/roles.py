@@ -13,8 +13,8 @@ from types import MappingProxyType
 
 LIFELINE = "DAYBOOK_LIFELINE"
 PR_SET_PDEATHSIG = 1
-M_ARENA_MAX = -8
-ARENAS = 2
+HEAP: Mapping[int, int] = MappingProxyType({-8: 2, -3: 1 << 16, -1: 1 << 17})
+"""What glibc's mallopt is told: M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes."""
 COLLECT_AFTER = (50_000, 20, 20)
 """Objects made and not dropped until the young are looked at, and so on for the older: CPython has 700, 10, 10."""
 
@@ -38,16 +38,19 @@ class RoleMissing(Exception):
 def run(role: str) -> None:
     """Runs the role here, until SIGTERM or Ctrl-C."""
     die_with_supervisor()
-    share_arenas()
+    keep_heap_small()
     main = main_of(ROLES[role])
     collect_rarely()
     main()
 
 
-def share_arenas() -> None:
-    """glibc gives threads heaps of their own, up to eight a core, and each keeps what it once took: two will do."""
+def keep_heap_small() -> None:
+    """glibc gives threads heaps of their own, up to eight a core, and holds back ever larger pieces: few heaps, and what
+    is large is a mapping of its own that goes back when it is freed.
+    """
     with suppress(OSError, AttributeError):  # another C library has no such option
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
+        for option, value in HEAP.items():
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def collect_rarely() -> None:

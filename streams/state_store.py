@@ -9,8 +9,8 @@ from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
 log = structlog.get_logger(__name__)
 
-BLOCK_CACHE_BYTES = 8 << 20
-WRITE_BUFFER_BYTES = 4 << 20
+BLOCK_CACHE_BYTES = 2 << 20
+WRITE_BUFFER_BYTES = 2 << 20
 DIRECTORIES_MAX = 4
 """Places to look for one that no other process holds."""
 

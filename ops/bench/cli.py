@@ -83,7 +83,7 @@ def kafka_for(wanted: Settings) -> Iterator[Settings]:
     if wanted.kafka:
         yield wanted
         return
-    stack = LocalStack(wanted.stack, {"cassandra": wanted.cassandra, "redis": wanted.redis})
+    stack = LocalStack(wanted.stack, {"cassandra": wanted.cassandra, "redis": wanted.redis}, brief=False)
     try:
         yield wanted.at(stack.addresses() or stack.start(say))
     finally:
