@@ -54,6 +54,7 @@ EXAMPLE = {
     "units": 6,
     "amount": 1530,
     "order_id": None,
+    "expires_at": None,
     "version": 2,
 }
 

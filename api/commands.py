@@ -24,6 +24,7 @@ EXAMPLE = {
     "rejection": None,
     "refused": [],
     "positions": ["cart/7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11@3"],
+    "correlation_id": "4bf92f35-77b3-4da6-a3ce-929d0e0e4736",
     "recorded_at": 1291191960012345,
 }
 

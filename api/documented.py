@@ -1,11 +1,17 @@
-"""What OpenAPI says of every route beside its own words: the headers it takes and the problems it may answer."""
+"""What OpenAPI says of every route beside its own words: the headers it takes, what it answers, what may follow."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
+from api.links import links_of
 from api.problems import MEDIA_TYPE
+from api.shapes import JSON, VISIBLE_ASCII
+
+SCHEMAS = "#/components/schemas/"
 
 _PROBLEM: Mapping[str, Any] = {
     "type": "object",
@@ -25,6 +31,16 @@ _PROBLEM: Mapping[str, Any] = {
             "type": "array",
             "items": {"type": "object"},
             "description": "fields that are not allowed",
+        },
+        "skus": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "those that are not for sale",
+        },
+        "missing": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "what the view has not seen yet, as stream@version",
         },
     },
     "example": {
@@ -59,20 +75,47 @@ _WRITTEN: Mapping[str, Any] = {
     "status": "",
     "positions": [_RECEIPT],
 }
-_RESPONSE_HEADERS: Mapping[str, Any] = {
-    "Daybook-Receipt": {
-        "description": "send it as Daybook-After with a read that must show this write",
-        "schema": {"type": "string", "example": _RECEIPT},
-    },
-    "Daybook-Command": {"schema": {"type": "string", "format": "uuid"}},
-    "ETag": {"schema": {"type": "string", "example": '"3"'}},
-    "traceparent": {"schema": {"type": "string"}},
+_UNDECIDED: Mapping[str, Any] = {
+    "command_id": "0b4f6f6a-51e1-5f0c-8d57-0f3f2b8f9a10",
+    "outcome": "undecided",
+    "location": "/v1/commands/0b4f6f6a-51e1-5f0c-8d57-0f3f2b8f9a10",
 }
 
 
-def _header(name: str, description: str, example: str, *, required: bool = False) -> dict[str, Any]:
-    schema = {"type": "string", "example": example}
+def _told(description: str, *, always: bool = True, **schema: object) -> Mapping[str, Any]:
+    """A header of an answer."""
+    return {"description": description, "required": always, "schema": {"type": "string", **schema}}
+
+
+_ETAG = {"ETag": _told("of the document: its stream's version", always=False, example='"3"')}
+_RETRY_AFTER = {"Retry-After": _told("seconds", pattern="^[0-9]+$")}
+_SENT = {
+    "Daybook-Command": _told("the command's id", format="uuid"),
+    "traceparent": _told("the caller's, or the new trace's"),
+}
+_DECIDED = {
+    **_SENT,
+    **_ETAG,
+    "Daybook-Receipt": _told(
+        "send it as Daybook-After with a read that must show this write", example=_RECEIPT
+    ),
+}
+_LOCATION = {"Location": _told("where to look")}
+_HEADERS_OF: Mapping[int, Mapping[str, Any]] = {
+    401: {"WWW-Authenticate": _told("how to say who one is")},
+    503: _RETRY_AFTER,
+}
+
+
+def _header(
+    name: str, description: str, example: str, *, required: bool = False, **schema: object
+) -> dict[str, Any]:
+    """A header of a request."""
+    schema = {"type": "string", "example": example, **schema}
     return {"name": name, "in": "header", "required": required, "description": description, "schema": schema}
+
+
+_PLACE = r"[a-z]+/[ -+\--?A-~]+@[0-9]{1,18}"
 
 
 _TRACE = _header(
@@ -84,31 +127,65 @@ _WRITE_HEADERS = (
         "1 to 200 visible ASCII characters; the same key is the same command",
         "6f9d2c1e",
         required=True,
+        pattern=VISIBLE_ASCII,
+        maxLength=200,
     ),
-    _header("If-Match", "the version that the stream must be at", '"3"'),
+    _header("If-Match", "the version that the stream must be at", '"3"', pattern='^(W/)?"?[0-9]{1,18}"?$'),
     _header(
-        "Daybook-Occurred-At", "when it happened (RFC 3339); needs the claim backdate", "2010-12-01T08:26:00Z"
+        "Daybook-Occurred-At",
+        "when it happened (RFC 3339); needs the claim backdate",
+        "2010-12-01T08:26:00Z",
+        format="date-time",
     ),
     _TRACE,
 )
 _READ_HEADERS = (
-    _header("Daybook-After", "a receipt: wait up to 2 s until the view shows it", _RECEIPT),
+    _header(
+        "Daybook-After",
+        "a receipt: wait up to 2 s until the view shows it",
+        _RECEIPT,
+        pattern=f"^({_PLACE}(, {_PLACE}){{0,99}})?$",
+    ),
     _header("If-None-Match", "an ETag: 304 if nothing changed", '"3"'),
 )
 
 
+def shape_of(example: object) -> dict[str, Any]:
+    """The JSON schema of whatever looks like the example; where that says null, anything may stand."""
+    match example:
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return {"type": "integer"}
+        case str():
+            return {"type": "string"}
+        case Mapping():
+            fields = {name: shape_of(value) for name, value in example.items()}
+            return {"type": "object", "properties": fields, "required": list(fields)}
+        case [first, *_]:
+            return {"type": "array", "items": shape_of(first)}
+        case list():
+            return {"type": "array"}
+        case _:
+            return {}
+
+
+def _answer(
+    description: str, example: Mapping[str, Any], headers: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    content = {JSON: {"schema": shape_of(example), "example": example}}
+    return {"description": description, "headers": headers or {}, "content": content}
+
+
 def writing(*, created: bool = False, **ids: str) -> dict[str, Any]:
     """Keywords of a route that writes. `ids` are examples of what its answer names."""
-    success = {
-        "headers": _RESPONSE_HEADERS,
-        "content": {"application/json": {"example": {**_WRITTEN, **ids}}},
-    }
+    written = {**_WRITTEN, **ids}
     answers: dict[int | str, Any] = {
-        200: {"description": "Accepted, or it was so already.", **success},
-        202: {"description": "Not decided yet: ask at Location."},
+        200: _answer("Accepted, or it was so already.", written, _DECIDED),
+        202: _answer("Not decided yet: ask at Location.", _UNDECIDED, _SENT | _LOCATION | _RETRY_AFTER),
     }
     if created:
-        answers[201] = {"description": "Created.", **success}
+        answers[201] = _answer("Created.", written, _DECIDED | _LOCATION)
     problems = _problems(400, 401, 403, 404, 409, 412, 413, 422, 500, 503)
     return {
         "status_code": 201 if created else 200,
@@ -117,21 +194,29 @@ def writing(*, created: bool = False, **ids: str) -> dict[str, Any]:
     }
 
 
-def reading(example: object, *, guarded: bool = True, dated: bool = True) -> dict[str, Any]:
+def reading(example: Mapping[str, Any], *, guarded: bool = True, dated: bool = True) -> dict[str, Any]:
     """Keywords of a route that reads. `guarded`: by a token; `dated`: it takes a receipt and an ETag."""
-    answers: dict[int | str, Any] = {
-        200: {"description": "As the view has it.", "content": {"application/json": {"example": example}}},
-    }
+    answers: dict[int | str, Any] = {200: _answer("As the view has it.", example, _ETAG)}
     if dated:
-        answers[304] = {"description": _DESCRIPTION_OF[304]}
+        answers[304] = {"description": _DESCRIPTION_OF[304], "headers": _ETAG}
     refused = (401, 403) if guarded else ()
     extra = {"openapi_extra": {"parameters": list(_READ_HEADERS)}} if dated else {}
     return {"responses": answers | _problems(400, *refused, 404, 422, 500, 503), **extra}
 
 
-def notified(example: Mapping[str, Any]) -> dict[str, Any]:
+def feeling(well: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a route that says how the process is: the same document with 200 and, when unwell, with 503."""
+    return {"responses": {200: _answer("Well.", well), 503: _answer("Unwell.", well, _RETRY_AFTER)}}
+
+
+def explaining(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a route that answers from what never changes."""
+    return {"responses": {200: _answer("What it means.", example)} | _problems(404, 422, 500)}
+
+
+def notified(notice: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords of a route that another system calls, and proves who it is by signing the body."""
-    body = {"required": True, "content": {"application/json": {"example": example}}}
+    body = {"required": True, "content": {JSON: {"schema": _schema_of(notice), "example": example}}}
     signed = (
         "v1,<Base64 of HMAC-SHA256 over id, timestamp and body, divided by dots>; several divided by blanks"
     )
@@ -149,18 +234,55 @@ def notified(example: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Whole, with no reference to elsewhere."""
+    schema = model.model_json_schema(ref_template="{model}")
+    parts = schema.pop("$defs", {})
+
+    def whole(part: Any) -> Any:
+        if isinstance(part, dict):
+            return whole(parts[part["$ref"]]) if "$ref" in part else {k: whole(v) for k, v in part.items()}
+        return part
+
+    inlined: dict[str, Any] = whole(schema)
+    return inlined
+
+
 def _problems(*statuses: int) -> dict[int | str, Any]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _DESCRIPTION_OF[status], "content": content} for status in statuses}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"{SCHEMAS}Problem"}}}
+    return {
+        status: {
+            "description": _DESCRIPTION_OF[status],
+            "headers": _HEADERS_OF.get(status, {}),
+            "content": content,
+        }
+        for status in statuses
+    }
 
 
 def describe(app: FastAPI) -> None:
-    """Add to the app's own OpenAPI the one schema that no model of a body stands for."""
+    """Add to the app's own OpenAPI the one schema that no model of a body stands for, and what may follow on what.
+
+    An operation is called as its function is, so that links can name it.
+    """
     own = app.openapi
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            route.operation_id = route.name
 
     def openapi() -> dict[str, Any]:
         document = own()
         document["components"]["schemas"]["Problem"] = dict(_PROBLEM)
+        operations = dict(_operations(document))
+        for operation in operations.values():
+            for status, links in links_of(operation, operations).items():
+                operation["responses"][status]["links"] = links
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            yield operation["operationId"], operation

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from api.documented import feeling
 from api.intake import Intake
+from api.problems import UnavailableError
 from api.readings import Views
 from api.security import Keys
 from api.shapes import JSON
@@ -16,6 +18,7 @@ from api.shapes import JSON
 ASK_WITHIN_S = 1.0
 BELIEVED_FOR_S = 1.0
 
+PARTS = ("kafka", "decisions", "redis", "cassandra", "keys")
 Parts = Mapping[str, bool]
 
 
@@ -43,13 +46,8 @@ class Health:
             _answers(self.views.redis.ping()),
             _answers(self.views.cassandra.ping()),
         )
-        return {
-            "kafka": kafka,
-            "decisions": self.intake.hears_decisions,
-            "redis": redis,
-            "cassandra": cassandra,
-            "keys": bool(self.keys.current()),
-        }
+        answers = (kafka, self.intake.hears_decisions, redis, cassandra, bool(self.keys.current()))
+        return dict(zip(PARTS, answers, strict=True))
 
 
 async def _answers(ping: Awaitable[None]) -> bool:
@@ -76,29 +74,34 @@ def status_of(parts: Parts) -> str:
 routes = APIRouter(tags=["health"])
 
 
-@routes.get("/health")
+@routes.get("/health", **feeling({"status": "ok", "parts": dict.fromkeys(PARTS, True)}))
 @routes.get("/v1/health", include_in_schema=False)
 async def tell_health(request: Request) -> Response:
     """200 while commands can be taken, else 503; `parts` says what works."""
     parts = await _health_of(request).parts()
-    document = {"status": status_of(parts), "parts": parts}
-    return Response(orjson.dumps(document), 200 if is_ready(parts) else 503, media_type=JSON)
+    return _said({"status": status_of(parts), "parts": parts}, well=is_ready(parts))
 
 
-@routes.get("/health/live")
+@routes.get("/health/live", **feeling({"live": True}))
 @routes.get("/v1/health/live", include_in_schema=False)
 async def tell_live(request: Request) -> Response:
     """200 unless this process can only be helped by a new one."""
     broken = _health_of(request).intake.broken
-    return Response(orjson.dumps({"live": not broken}), 503 if broken else 200, media_type=JSON)
+    return _said({"live": not broken}, well=not broken)
 
 
-@routes.get("/health/ready")
+@routes.get("/health/ready", **feeling({"ready": True}))
 @routes.get("/v1/health/ready", include_in_schema=False)
 async def tell_ready(request: Request) -> Response:
     """200 when Kafka is reached and every answer would be heard."""
     ready = is_ready(await _health_of(request).parts())
-    return Response(orjson.dumps({"ready": ready}), 200 if ready else 503, media_type=JSON)
+    return _said({"ready": ready}, well=ready)
+
+
+def _said(document: Mapping[str, object], *, well: bool) -> Response:
+    return Response(
+        orjson.dumps(document), 200 if well else 503, {} if well else UnavailableError.headers, JSON
+    )
 
 
 def _health_of(request: Request) -> Health:

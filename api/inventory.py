@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from api.answers import answered
 from api.documented import reading, writing
@@ -41,10 +41,21 @@ MOVEMENT = {
     "after": {"sellable": 120, "reserved": 6, "allocated": 0, "shipped": 0},
     "quantity": 6,
     "reason": "",
+    "note": "",
+    "document": "",
     "order_id": "7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11",
+    "line": 1,
     "actor_kind": "saga",
     "actor_id": "checkout",
+    "command_id": "0b4f6f6a-51e1-5f0c-8d57-0f3f2b8f9a10",
+    "correlation_id": "4bf92f35-77b3-4da6-a3ce-929d0e0e4736",
+    "causation_id": "61ded311-95ff-5d31-8414-09f9271be0d8",
+    "event_id": "0f6b1d5e-33c8-5c55-9b43-6f3c2c1f7a20",
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }
+
+
+NOT_ZERO: dict[str, JsonValue] = {"not": {"const": 0}}
 
 
 def _not_zero(delta: int) -> int:
@@ -63,7 +74,7 @@ class Receipt(Body):
 class Adjustment(Body):
     """A fact about the shelf that nobody ordered; `corrects` names the event that was wrong."""
 
-    delta: Annotated[Delta, AfterValidator(_not_zero)]
+    delta: Annotated[Delta, AfterValidator(_not_zero), Field(json_schema_extra=NOT_ZERO)]
     reason: AdjustmentReason
     note: Annotated[str, Field(max_length=1_000)] = ""
     corrects: Annotated[str, Field(min_length=1, max_length=200)] | None = None

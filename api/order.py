@@ -29,6 +29,7 @@ SUMMARY = {
     "fulfilment_status": "allocated",
     "amount": 1530,
     "currency": "GBP",
+    "line_count": 1,
     "placed_at": 1291191960000000,
     "version": 7,
 }
@@ -36,6 +37,11 @@ EXAMPLE = {
     **SUMMARY,
     "cart_id": "7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11",
     "owner": "17850",
+    "payment_id": "61ded311-95ff-5d31-8414-09f9271be0d8",
+    "changed_at": 1291191961000000,
+    "settled": True,
+    "stocked_count": 1,
+    "refused": [],
     "lines": [{"line": 1, "sku": "85123A", "quantity": 6, "unit_price": 255}],
 }
 

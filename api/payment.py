@@ -73,7 +73,7 @@ EXAMPLE: Mapping[str, Any] = {
 }
 
 
-@routes.post("/payments", **notified(EXAMPLE))
+@routes.post("/payments", **notified(Notice, EXAMPLE))
 async def hear_provider(request: Request) -> Response:
     """Take a signed notice to the payment's own stream. 204: it is in the log, or says nothing that concerns us."""
     body = await request.body()

@@ -29,9 +29,10 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 import orjson
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from projections.cursor import BadCursor
 from projections.receipt import ForeignReceipt, NotCaughtUp
@@ -274,7 +275,17 @@ async def tell_http(request: Request, error: HTTPException) -> Response:
     """The framework's own refusals: unknown route, wrong method, a body too large or not readable."""
     cls = _REFUSED_BY_FRAMEWORK.get(error.status_code, MalformedRequestError)
     name, detail = cls.__name__.removesuffix("Error"), str(error.detail)
-    return _written(request, name, error.status_code, detail, headers=error.headers or {})
+    headers = dict(error.headers or {})
+    if error.status_code == MethodNotAllowedError.status:
+        headers["Allow"] = ", ".join(sorted(_methods_here(request)))
+    return _written(request, name, error.status_code, detail, headers=headers)
+
+
+def _methods_here(request: Request) -> set[str]:
+    """Of all routes with this path: the framework names those of the first one only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in here for method in route.methods or ()}
 
 
 async def tell_broken(request: Request, _: Exception) -> Response:
@@ -361,15 +372,3 @@ def documented() -> Mapping[str, Mapping[str, object]]:
 
 def _page(slug: str, status: int, meaning: str) -> Mapping[str, object]:
     return {"type": f"/problems/{slug}", "title": title_of(slug), "status": status, "meaning": meaning}
-
-
-routes = APIRouter(prefix="/problems", tags=["problems"])
-
-
-@routes.get("/{slug}")
-async def explain_problem(slug: str) -> Response:
-    """What a problem's `type` means."""
-    page = documented().get(slug)
-    if page is None:
-        raise NotFoundError("There is no such type of problem.")
-    return Response(orjson.dumps(page), media_type="application/json")
