@@ -203,10 +203,17 @@ def far_behind(scene: Scene, floor: Floor) -> None:
     ends = floor.ends(topics)
     os.kill(role.process.pid, signal.SIGCONT)
     scene.heal()
+    cpu_s = role.cpu_s
     took = scene.await_within(
         f"{BEHIND:,} events caught up", lambda: floor.has_read(VIEWS, topics, ends), CAUGHT_UP_S
     )
-    scene.figures["caught_up"] = {"events": BEHIND, "s": round(took, 1), "rss_mb": round(role.rss_mb, 1)}
+    scene.all_is_well()
+    scene.figures["caught_up"] = {
+        "events": BEHIND,
+        "s": round(took, 1),
+        "cpu_s": round(role.cpu_s - cpu_s, 1),
+        "rss_mb": round(role.rss_mb, 1),
+    }
     demand(role.lives, "the projections ended")
     demand(role.rss_mb < ROLE_MB_MAX, f"the projections weigh {role.rss_mb:.0f} MB")
     caught_up(floor)

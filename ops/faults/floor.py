@@ -71,6 +71,12 @@ class Role:
     def rss_mb(self) -> float:
         return float(psutil.Process(self.process.pid).memory_info().rss) / 1e6
 
+    @property
+    def cpu_s(self) -> float:
+        """What it has used so far."""
+        found = psutil.Process(self.process.pid).cpu_times()
+        return float(found.user + found.system)
+
     def log(self) -> str:
         return self._log.read_text()
 

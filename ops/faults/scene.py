@@ -120,7 +120,7 @@ class Scene:
         self._since = time.monotonic()
 
     def all_is_well(self) -> float:
-        """Seconds since the heal, or the fault where nobody heals; the slowest counts, and each only once."""
+        """Seconds since the heal, or since the fault where nobody heals; counted once, and the slowest is told."""
         took = 0.0 if self._since is None else time.monotonic() - self._since
         if self._since is not None:
             self._since = None
@@ -228,6 +228,7 @@ class Scene:
 
     def judge(self, skip: Sequence[str] = ()) -> None:
         """The Daybook at rest against all that callers were told since it was brought up."""
+        self.all_is_well()
         self.house.await_quiet()
         books = Books(
             self.house.side, self.stage.history, self.house.ledger, self.stage.away_s + self._catch_up_s

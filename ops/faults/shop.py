@@ -21,6 +21,7 @@ from ops.settings import REPOSITORY
 from schemas.codec import Codec, UndecodableError
 from schemas.decisions import Decided, Decisions
 from schemas.inventory import AdjustStock, ReceiptLine, ReceiveStock, ReserveStock
+from schemas.language import AGGREGATES
 from schemas.meta import MINUTE, SECOND, Micros, derived_id
 from schemas.topics import Topics
 from schemas.values import MAIN, Line
@@ -48,8 +49,9 @@ class Shop:
         self._decisions = Consumer(
             {"bootstrap.servers": kafka, "group.id": self.topics.prefix, "enable.auto.commit": False}
         )
-        topic = self.topics.decisions("inventory")
-        self._decisions.assign([TopicPartition(topic, p, 0) for p in range(self.topics.partitions)])
+        topics = [self.topics.decisions(aggregate) for aggregate in AGGREGATES]
+        numbers = range(self.topics.partitions)
+        self._decisions.assign([TopicPartition(topic, number, 0) for topic in topics for number in numbers])
         self.answers: dict[str, list[Decided]] = {}
 
     def close(self) -> None:

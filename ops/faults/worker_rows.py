@@ -3,29 +3,90 @@
 import os
 import signal
 import subprocess
+import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from confluent_kafka import Producer
 
 from ops.faults.kafka_proxy import ApiKey, Held, KafkaProxy
 from ops.faults.scene import Scene
 from ops.faults.shop import CODEC, Shop, exit_code, new_id, now
+from ops.faults.stories import Said, told
 from ops.faults.verdict import demand, until
 from schemas.inventory import StockReservationExpired
-from schemas.meta import DAY, HOUR, SECOND, derived_id
+from schemas.language import AGGREGATES
+from schemas.meta import DAY, HOUR, SECOND, Micros, derived_id
 
 STEPS = ("received", "decided", "begun", "produced", "offsets_sent", "committed", "merged")
 IN_A_TRANSACTION = ("begun", "produced", "offsets_sent")
 EXIT_LOST = 75
+FETCH_ENDS_S = 0.8
+"""After so long a worker's fetch has come back empty, and one that sleeps has sent no other."""
+OF_WHOLE_TRADE = frozenset({"3", "5"})
+"""Laws of orders and their money, of which the stories tell parts only."""
 
 
 def f1(scene: Scene) -> None:
+    """A worker to which every type of command is told at once; what came of it without a kill is how it must be."""
+    with scene.shop(lawful=False) as shop:
+        wanted = undisturbed(shop)
     for step in STEPS:
-        with scene.shop() as shop:
-            scene.inject(f"SIGKILL at {step}")
-            killed_at(shop, step)
+        with scene.shop(lawful=False) as shop:
+            scene.inject(f"SIGKILL at {step}, with {len(wanted)} commands of all types under way")
+            found = told_to_one_who_is_killed(shop, step)
+            differing = [said for said in wanted if wanted[said] != found.get(said)]
+            demand(not differing, f"a kill at {step} changed what came of {differing[:3]}")
+            broken = shop.laws().keys() - OF_WHOLE_TRADE
+            demand(not broken, f"laws: {broken}")
+    scene.checked("C1", "C2", "C4", "C5", "C6", "C7")
+
+
+Came: TypeAlias = Mapping[tuple[str, int], tuple[str, tuple[str, ...]]]
+"""Of each command, by its type and its place in the story: the outcome, and the types of its events."""
+
+
+def undisturbed(shop: Shop) -> Came:
+    shop.start()
+    story = told("calm", Micros(now()))
+    shop.accepted([tell(shop, said) for said in story], 60)
+    return came_of(shop, story)
+
+
+def told_to_one_who_is_killed(shop: Shop, step: str) -> Came:
+    """It sleeps while the story is sent, so that its next fetch, and its next transaction, holds all of it."""
+    killed = shop.start(failpoints=f"worker.{step}=kill@{8 if step == 'merged' else 2}")
+    shop.accepted([shop.receive_stock(1)], 60)
+    os.kill(killed.pid, signal.SIGSTOP)
+    time.sleep(FETCH_ENDS_S)
+    story = told(step, Micros(now()))
+    commands = [tell(shop, said) for said in story]
+    os.kill(killed.pid, signal.SIGCONT)
+    demand(exit_code(killed) == -signal.SIGKILL, f"it ended with {killed.returncode}")
+    shop.start()
+    shop.accepted(commands, 60)
+    return came_of(shop, story)
+
+
+def tell(shop: Shop, said: Said) -> str:
+    return shop.send(said.body, said.command_id, said.aggregate, actor_kind="saga", actor_id="checkout")
+
+
+def came_of(shop: Shop, story: Sequence[Said]) -> Came:
+    events: dict[str, list[str]] = {}
+    for aggregate in AGGREGATES:
+        for message in shop.records(shop.topics.events(aggregate)):
+            event = CODEC.decode(message.value())
+            events.setdefault(event.meta.command_id, []).append(type(event.body).__name__)
+    return {
+        (type(said.body).__name__, number): (
+            shop.answers[said.command_id][0].outcome,
+            tuple(events.get(said.command_id, ())),
+        )
+        for number, said in enumerate(story)
+    }
 
 
 def killed_at(shop: Shop, step: str) -> None:
