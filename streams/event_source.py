@@ -411,6 +411,8 @@ class EventSource:
             now = self._machine.monotonic()
             self._cursors = {partition: Cursor.at(partition, at, now) for partition, at in positions.items()}
             self._consumer.assign([TopicPartition(*partition, at) for partition, at in positions.items()])
+            # One that was paused when it was taken from us comes back paused, and nobody would ever resume it.
+            self._consumer.resume([TopicPartition(*partition) for partition in positions])
             said = {f"{topic}[{number}]": at for (topic, number), at in positions.items()}
             log.info("reading", consumer=self.route.consumer, positions=said)
 

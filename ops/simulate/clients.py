@@ -246,8 +246,7 @@ class MemoryConsumer:
         for place, watch in self._watches.items():
             self._broker.logs[place].watchers[self._isolation].append(watch)
         self._news = dict.fromkeys(self._positions)
-        self._paused.clear()
-        self._told_end.clear()
+        self._told_end.clear()  # but what was paused stays so, as librdkafka has it
 
     def unassign(self) -> None:
         self.assign([])

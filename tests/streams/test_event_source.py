@@ -1,6 +1,7 @@
 """The event source: nothing skipped, nothing aborted seen, nothing acknowledged before it is written."""
 
 import asyncio
+import threading
 import time
 from statistics import median
 
@@ -9,6 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from projections.view import Batch, StoreUnavailable
 from schemas.codec import HEADER_BYTES
 from streams.deliveries import DATA_ERRORS, Delivery
+from streams.event_source import EventSource
 from streams.failpoints import FailpointError
 from tests.streams.listening import Listening, Shelf, event, until
 
@@ -229,21 +231,32 @@ async def test_a_partition_goes_to_another_member_only_after_what_is_under_way_w
 
     pen.write(("a", 1))
     pen.write(("b", 1), partition=1)
-    async with listening.to(slow, shelf.positions):
+    async with listening.to(slow, shelf.positions) as first:
         await entered.wait()
-        async with listening.to(other.apply, positions_of_the_other) as second:
-            await asyncio.to_thread(_until_joining, second)
+        revoked = told_of_revocation(first.source)
+        async with listening.to(other.apply, positions_of_the_other):
+            await until(revoked.is_set)
             go_on.set()
             await until(lambda: "second member began" in order)
             await until(lambda: len(shelf.applied) + len(other.applied) == 2)
+            # The first had paused its partitions while it waited; what is left to it must not stay paused.
+            pen.write(("a", 2))
+            pen.write(("b", 2), partition=1)
+            await until(lambda: len(shelf.applied) + len(other.applied) == 4)
     assert order.index("first member wrote") < order.index("second member began")
-    assert sorted(shelf.applied + other.applied) == [("a", 1), ("b", 1)]
+    assert sorted(shelf.applied + other.applied) == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
 
 
-def _until_joining(listener):
-    """Its thread polls, so the group rebalances; nothing more can be seen of it from outside."""
-    while not hasattr(listener.source, "_resumption"):
-        listener.source._stopping.wait(0.01)
+def told_of_revocation(source: EventSource) -> threading.Event:
+    """Set when its partitions are being taken away; nothing of that can be seen from outside."""
+    begun, revoke = threading.Event(), source._revoked
+
+    def tell(partitions: list[TopicPartition]) -> None:
+        begun.set()
+        revoke(partitions)
+
+    source._revoked = tell
+    return begun
 
 
 async def test_a_store_that_is_down_at_the_start_is_waited_for(pen, listening):
