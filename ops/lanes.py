@@ -34,7 +34,7 @@ def run_lanes(root: Path = REPOSITORY) -> dict[str, int]:
 
 def _start(mark: str, root: Path, output: IO[bytes] | None) -> Lane:
     """In a process group of its own, so that Ctrl-C reaches it once: a second would cut its teardown short."""
-    argv = [sys.executable, "-m", "pytest", "-m", mark]
+    argv = [sys.executable, "-m", "pytest", "-m", f"({mark}) and not deep"]
     return subprocess.Popen(argv, cwd=root, stdout=output, stderr=output, process_group=0)
 
 
