@@ -1,7 +1,8 @@
 """What broke, law by law: the first few in words, the rest as a number."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 HOLDS = "holds"
 _NAMED = 5
@@ -14,7 +15,8 @@ class Breaches:
         self._counts: dict[str, int] = defaultdict(int)
         self._first: dict[str, list[str]] = defaultdict(list)
 
-    def add(self, law: str, what: str) -> None:
+    def add(self, law: str, what: str, cause: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002  # for those who tell it on
+        """`cause` is the `meta` of the event that breaks the law, where it is one event."""
         self._counts[law] += 1
         if len(self._first[law]) < _NAMED:
             self._first[law].append(what)

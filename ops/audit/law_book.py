@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ops.audit.breaches import Breaches
-from ops.audit.chains import Batches, Chains
+from ops.audit.chains import Batches, Chains, End
+from ops.audit.desk import AT_REST, Deadlines, Desk
 from ops.audit.effects import Effects
 from ops.audit.stock import StockBooks
+from ops.audit.tables import Books, BooksInMemory
 from ops.audit.tally import Tally
 from ops.audit.trade import TradeBooks
 from ops.audit.wire import AvscReader, UnreadableError
@@ -25,20 +27,32 @@ STREAM_OF = {
 
 
 class LawBook:
-    """Feed it every record of `events.*` and `decisions.*`, each partition in order, from the start, then finish it.
+    """Feed it every record of `events.*` and `decisions.*`, each partition in order, from the start.
 
-    The topics may come in any order. The log must be at rest: an order half-way is judged by `now`.
+    The topics may come in any order. Where the log is at rest, `finish` it: an order half-way is judged by `now`.
+    Where it grows, `judge` it at every cut (`desk.Desk`), as often as you like.
     """
 
-    def __init__(self, reader: AvscReader | None = None, grace_us: int = GRACE_US) -> None:
+    def __init__(
+        self,
+        reader: AvscReader | None = None,
+        grace_us: int = GRACE_US,
+        *,
+        silence_us: int | None = None,
+        books: Books | None = None,
+        breaches: Breaches | None = None,
+        tally: Tally | None = None,
+    ) -> None:
         self._reader = reader or AvscReader()
-        self._breaches = Breaches()
-        self._chains = Chains(self._breaches)
-        self._batches = Batches(self._breaches)
-        self._effects = Effects(self._breaches)
-        self._stock = StockBooks(self._breaches, grace_us)
-        self._trade = TradeBooks(self._breaches, grace_us)
-        self.tally = Tally()
+        self._breaches = breaches or Breaches()
+        self._desk = Desk(self._breaches, books or BooksInMemory())
+        self._deadlines = Deadlines(self._desk, grace_us, silence_us)
+        self._chains = Chains(self._desk)
+        self._batches = Batches(self._desk)
+        self.effects = Effects(self._desk)
+        self._stock = StockBooks(self._desk, self._deadlines)
+        self._trade = TradeBooks(self._desk, self._deadlines)
+        self._tally = tally
         self.events = 0
 
     def feed(self, topic: str, partition: int, value: bytes) -> None:
@@ -50,8 +64,9 @@ class LawBook:
             self._breaches.add("8", f"{topic}[{partition}]: {error}")
             return
         if kind == "decisions":
-            self._effects.told(record, STREAM_OF[aggregate])
-            self.tally.told(record)
+            self.effects.told(record, STREAM_OF[aggregate])
+            if self._tally is not None:
+                self._tally.told(record)
         else:
             self._feed_event(topic, partition, aggregate, name, record, value)
 
@@ -63,23 +78,47 @@ class LawBook:
         `ledger` is the payment provider's, if there is one; `acknowledged` are the positions (`stream@version`)
         that callers hold receipts for.
         """
-        self._batches.finish()
-        self._effects.finish(self._chains.version_of, acknowledged)
-        self._trade.finish(now)
-        self._stock.finish(now, self._trade.placed_at)
+        self._judge(AT_REST, now)
+        self.effects.check_acknowledged(self._chains.version_of, acknowledged)
+        self._stock.check_sums()
         if ledger is not None:
             self._trade.compare_with_provider(ledger)
         return self._breaches.verdicts(LAWS_OF_THE_LOG)
+
+    def begin_cut(self, number: int) -> None:
+        """The ends of all partitions were just asked for, for the `number`-th time."""
+        self._desk.cut = number
+
+    def judge(self, cut: int) -> None:
+        """All that is committed has been read up to the ends that this cut found; deadlines go by the log's own time."""
+        self._judge(cut, None)
+
+    def end_of(self, stream: str) -> End | None:
+        """The last event of a stream, and who asked for it."""
+        return self._chains.end_of(stream)
+
+    def _judge(self, cut: int, now: int | None) -> None:
+        self._batches.judge(cut)
+        self.effects.judge(cut)
+        self._trade.judge(cut)
+        self._stock.judge(cut, self._trade.placed_at)
+        for kind, key in self._deadlines.missed(now):
+            if kind == "claim":
+                self._stock.miss(key)
+            else:
+                self._trade.miss(kind, key)
 
     def _feed_event(
         self, topic: str, partition: int, aggregate: str, name: str, record: dict[str, Any], value: bytes
     ) -> None:
         self.events += 1
         meta = record["meta"]
+        self._deadlines.tick((topic, partition), meta["recorded_at"])
         self._chains.follow(partition, meta, value)
         self._batches.collect(meta)
-        self._effects.happened(topic, partition, meta)
-        self.tally.happened(name, meta)
+        self.effects.happened(topic, partition, meta)
+        if self._tally is not None:
+            self._tally.happened(name, meta)
         if aggregate == "inventory":
             self._stock.fold(name, record)
         elif aggregate in ("order", "payment"):

@@ -1,16 +1,13 @@
 """Laws 1, 2 and 4: what is on the shelf, what is promised of it, and how long a promise may stand open."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ops.audit.breaches import Breaches
+from ops.audit.desk import Deadlines, Desk, Matters
 from ops.audit.wire import Record
 
 RESERVATION_LIMIT_US = 10 * 60 * 1_000_000
-
-ClaimKey: TypeAlias = tuple[str, int]
-"""An order's id and the number of its line."""
 
 
 @dataclass(slots=True)
@@ -32,7 +29,8 @@ class _Shelf:
     shipped: int = 0
     safety_stock: int = 0
     uncovered_by: str = ""  # the command that took from under a promise and has not yet said so
-    claims: dict[ClaimKey, _Claim] = field(default_factory=dict)
+    claimed: int = 0  # what the active claims add up to, whatever balances are told
+    promised: int = 0  # the same of the allocated ones
 
     @property
     def available(self) -> int:
@@ -46,23 +44,19 @@ class _Shelf:
 _Fold: TypeAlias = Callable[[_Shelf, Record], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Doubt:
-    """Units that were there were refused to an order: right if it asked too late, a breach otherwise."""
-
-    order_id: str
-    recorded_at: int
-    breach: str
-
-
 class StockBooks:
-    """Adds up every stock stream; memory grows with the items and the live claims, not with the log."""
+    """Adds up every stock stream; what is kept grows with the items and the live claims, not with the log."""
 
-    def __init__(self, breaches: Breaches, grace_us: int) -> None:
-        self._breaches = breaches
-        self._grace_us = grace_us
-        self._shelves: dict[str, _Shelf] = {}
-        self._doubts: list[_Doubt] = []
+    def __init__(self, desk: Desk, deadlines: Deadlines) -> None:
+        self._breaches = desk.breaches
+        self._deadlines = deadlines
+        self._shelves = desk.books.table("shelves", _Shelf)
+        self._claims = desk.books.table("claims", _Claim)
+        """By stock stream, order and line."""
+        self._doubts = Matters(desk, "doubts")
+        """Units that were there were refused to an order: right if it asked too late, a breach otherwise."""
+        self._uncovered = Matters(desk, "uncovered")
+        """Shelves that have not yet said that an adjustment took from under a promise."""
         self._folds: dict[str, _Fold] = {
             "StockReceived": self._receive,
             "StockPolicyChanged": self._change_policy,
@@ -90,24 +84,33 @@ class StockBooks:
             fold(shelf, event)
         self._compare(shelf, event)
 
-    def finish(self, now: int, placed_at: Callable[[str], int | None]) -> None:
-        """`placed_at` tells when an order was placed, which only its own stream knows."""
-        for stream, shelf in self._shelves.items():
-            if shelf.uncovered_by:
+    def judge(self, cut: int, placed_at: Callable[[str], int | None]) -> None:
+        """What was opened before this cut; `placed_at` tells when an order was placed, as its own stream knows."""
+        for stream, _ in self._uncovered.overdue(cut):
+            shelf = self._shelves.get(stream)
+            if shelf is not None and shelf.uncovered_by:
                 self._miss_shortfall(stream, shelf)
-            self._check_sums(stream, shelf)
-            self._check_ended(stream, shelf, now)
-        for doubt in self._doubts:
-            placed = placed_at(doubt.order_id)
-            if placed is None or doubt.recorded_at < placed + RESERVATION_LIMIT_US:
-                self._breaches.add("2", doubt.breach)
+        for _, (order_id, meta, breach) in self._doubts.overdue(cut):
+            placed = placed_at(order_id)
+            if placed is None or meta["recorded_at"] < placed + RESERVATION_LIMIT_US:
+                self._breaches.add("2", breach, meta)
 
-    def _check_ended(self, stream: str, shelf: _Shelf, now: int) -> None:
-        for (order_id, line), claim in shelf.claims.items():
-            if claim.state == "active" and now > claim.expires_at + self._grace_us:
-                self._breaches.add(
-                    "4", f"{stream}: the reservation of order {order_id} line {line} never ended"
-                )
+    def miss(self, key: str) -> None:
+        """A reservation was not ended although its time was up."""
+        stream, order_id, line = key.rsplit(" ", 2)
+        self._breaches.add("4", f"{stream}: the reservation of order {order_id} line {line} never ended")
+
+    def check_sums(self) -> None:
+        """Every shelf's balances against its claims; what each event says was compared as it came."""
+        for stream in self._shelves:
+            shelf = self._shelves.get(stream) or _Shelf()
+            for state, told, sum_ in (
+                ("active", shelf.reserved, shelf.claimed),
+                ("allocated", shelf.allocated, shelf.promised),
+            ):
+                if sum_ != told:
+                    what = f"{stream}: {told} units are {state}, its claims add up to {sum_}"
+                    self._breaches.add("1", what)
 
     def _compare(self, shelf: _Shelf, event: Record) -> None:
         """The balances that the event carries must be ours; then go on from them, so that one error is one breach."""
@@ -123,12 +126,6 @@ class StockBooks:
         if min(told) < 0:
             self._break("1", event, f"has a negative balance: {told}")
 
-    def _check_sums(self, stream: str, shelf: _Shelf) -> None:
-        for state, told in (("active", shelf.reserved), ("allocated", shelf.allocated)):
-            claimed = sum(claim.quantity for claim in shelf.claims.values() if claim.state == state)
-            if claimed != told:
-                self._breaches.add("1", f"{stream}: {told} units are {state}, its claims add up to {claimed}")
-
     # What moves units.
 
     def _receive(self, shelf: _Shelf, event: Record) -> None:
@@ -143,6 +140,7 @@ class StockBooks:
         shelf.sellable = event["after"]
         if event["after"] < event["before"] and shelf.uncovered:
             shelf.uncovered_by = event["meta"]["command_id"]
+            self._uncovered.open(event["meta"]["stream"])
 
     def _find_shortfall(self, shelf: _Shelf, event: Record) -> None:
         shelf.uncovered_by = ""
@@ -159,10 +157,13 @@ class StockBooks:
 
     def _reserve(self, shelf: _Shelf, event: Record) -> None:
         self._check_granted(shelf, event)
-        if _key(event) in shelf.claims:
+        if (claimed := self._claims.get(_key(event))) is not None:
             self._break("1", event, f"reserves again what is claimed already for order {event['order_id']}")
-        shelf.claims[_key(event)] = _Claim(event["quantity"], event["expires_at"])
+            self._leave(shelf, event, claimed)
+        self._claims[_key(event)] = _Claim(event["quantity"], event["expires_at"])
+        self._deadlines.expect("claim", _key(event), event["expires_at"])
         shelf.reserved += event["quantity"]
+        shelf.claimed += event["quantity"]
 
     def _refuse_reservation(self, shelf: _Shelf, event: Record) -> None:
         """A refusal of what could have been granted is a unit that stays unsold: not exactly S, but fewer."""
@@ -173,11 +174,11 @@ class StockBooks:
             breach = (
                 f"{_place(event)} refuses {event['quantity']} units where {shelf.available} are available"
             )
-            self._doubts.append(_Doubt(event["order_id"], meta["recorded_at"], breach))
+            self._doubts.open(f"{_place(event)} {event['line']}", (event["order_id"], meta, breach))
 
     def _refuse_allocation(self, shelf: _Shelf, event: Record) -> None:
         """Right for a claim that is gone, and for an expired one whose units are gone."""
-        claim = shelf.claims.get(_key(event))
+        claim = self._claims.get(_key(event))
         if claim is None:
             return
         if claim.state == "active" or (claim.state == "expired" and claim.quantity <= shelf.available):
@@ -186,16 +187,17 @@ class StockBooks:
             )
 
     def _expire(self, shelf: _Shelf, event: Record) -> None:
-        claim = self._claim(shelf, event, "active")
+        claim = self._claim(event, "active")
         if claim is not None:
             self._check_in_time(claim, event)
             if event["meta"]["recorded_at"] < claim.expires_at:
                 self._break("4", event, "expires before its time")
-            claim.state = "expired"
             shelf.reserved -= claim.quantity
+            self._leave(shelf, event, claim)
+            claim.state = "expired"
 
     def _allocate(self, shelf: _Shelf, event: Record) -> None:
-        claim = self._claim(shelf, event, "active", "expired")
+        claim = self._claim(event, "active", "expired")
         if claim is None:
             return
         if claim.state == "active":
@@ -203,11 +205,13 @@ class StockBooks:
             shelf.reserved -= claim.quantity
         else:
             self._check_granted(shelf, event)
+        self._leave(shelf, event, claim)
         claim.state = "allocated"
         shelf.allocated += claim.quantity
+        shelf.promised += claim.quantity
 
     def _release(self, shelf: _Shelf, event: Record) -> None:
-        claim = self._claim(shelf, event, "active", "expired", "allocated")
+        claim = self._claim(event, "active", "expired", "allocated")
         if claim is None:
             return
         if claim.state == "active":
@@ -215,18 +219,28 @@ class StockBooks:
             shelf.reserved -= claim.quantity
         elif claim.state == "allocated":
             shelf.allocated -= claim.quantity
-        del shelf.claims[_key(event)]
+        self._leave(shelf, event, claim)
+        self._claims.pop(_key(event), None)
 
     def _ship(self, shelf: _Shelf, event: Record) -> None:
-        claim = self._claim(shelf, event, "allocated")
+        claim = self._claim(event, "allocated")
         if claim is not None:
             shelf.allocated -= claim.quantity
             shelf.sellable -= claim.quantity
             shelf.shipped += claim.quantity
-            del shelf.claims[_key(event)]
+            self._leave(shelf, event, claim)
+            self._claims.pop(_key(event), None)
 
-    def _claim(self, shelf: _Shelf, event: Record, *states: str) -> _Claim | None:
-        claim = shelf.claims.get(_key(event))
+    def _leave(self, shelf: _Shelf, event: Record, claim: _Claim) -> None:
+        """The claim is not any more in the state in which it is."""
+        if claim.state == "active":
+            shelf.claimed -= claim.quantity
+            self._deadlines.met("claim", _key(event), claim.expires_at)
+        elif claim.state == "allocated":
+            shelf.promised -= claim.quantity
+
+    def _claim(self, event: Record, *states: str) -> _Claim | None:
+        claim = self._claims.get(_key(event))
         if claim is not None and claim.state in states:
             return claim
         found = "there is none" if claim is None else f"it is {claim.state}"
@@ -240,17 +254,17 @@ class StockBooks:
             self._break("2", event, f"grants {event['quantity']} units where {shelf.available} are available")
 
     def _check_in_time(self, claim: _Claim, event: Record) -> None:
-        late_us = event["meta"]["recorded_at"] - claim.expires_at
-        if late_us > self._grace_us:
+        late_us = self._deadlines.late_us(claim.expires_at, event["meta"]["recorded_at"])
+        if late_us:
             self._break("4", event, f"ends a reservation {late_us / 1_000_000:.1f} s after its limit")
 
     def _break(self, law: str, event: Record, what: str) -> None:
-        self._breaches.add(law, f"{_place(event)} {what}")
+        self._breaches.add(law, f"{_place(event)} {what}", event["meta"])
 
 
 def _place(event: Record) -> str:
     return f"{event['meta']['stream']}@{event['meta']['version']}"
 
 
-def _key(event: Record) -> ClaimKey:
-    return event["order_id"], event["line"]
+def _key(event: Record) -> str:
+    return f"{event['meta']['stream']} {event['order_id']} {event['line']}"

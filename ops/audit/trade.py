@@ -1,11 +1,11 @@
 """Laws 3 and 5: every order ends in time, and money is where its order says it is."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from ops.audit.breaches import Breaches
+from ops.audit.desk import AT_REST, Deadlines, Desk, Kind, Matters
 from ops.audit.wire import Record
 
 OrderState: TypeAlias = Literal["placed", "confirmed", "rejected", "cancelled"]
@@ -14,6 +14,9 @@ _VERBS = ("authorization", "capture", "void", "refund")
 Sums: TypeAlias = dict[str, int]
 """Minor units by verb."""
 _Fold: TypeAlias = Callable[[Record], object]
+
+SAID_WITHIN_US = 10 * 60 * 1_000_000
+"""So long an ended order may hold money without saying that it owes it: the word takes the saga's way."""
 
 
 def _no_money() -> Sums:
@@ -38,6 +41,7 @@ class _Payment:
     """A payment as its stream tells it: what moved, and per verb how many requests are unanswered."""
 
     order_id: str
+    keys: list[str] = field(default_factory=list)  # of its requests, as the provider knows them
     moved: Sums = field(default_factory=_no_money)
     unanswered: Sums = field(default_factory=_no_money)
 
@@ -51,12 +55,15 @@ class _Payment:
 class TradeBooks:
     """Follows every order and payment: a few hundred bytes for each."""
 
-    def __init__(self, breaches: Breaches, grace_us: int) -> None:
-        self._breaches = breaches
-        self._grace_us = grace_us
-        self._orders: dict[str, _Order] = {}
-        self._payments: dict[str, _Payment] = {}
-        self._request_keys: set[str] = set()
+    def __init__(self, desk: Desk, deadlines: Deadlines) -> None:
+        self._breaches = desk.breaches
+        self._deadlines = deadlines
+        self._orders = desk.books.table("orders", _Order)
+        self._payments = desk.books.table("payments", _Payment)
+        self._payments_of = desk.books.table("payments-of", list)
+        """By order."""
+        self._touched = Matters(desk, "touched")
+        """Orders whose money must be looked at, stamped with the cut before which they or their payments moved last."""
         self._folds: dict[str, _Fold] = {
             "OrderPlaced": self._place,
             "OrderConfirmed": lambda event: self._end(event, "confirmed", ("placed",)),
@@ -89,49 +96,69 @@ class TradeBooks:
         order = self._orders.get(order_id)
         return order.placed_at if order else None
 
-    def finish(self, now: int) -> None:
-        for order_id, order in self._orders.items():
-            if order.state == "placed" and now > order.expires_at + self._grace_us:
-                self._breaches.add("3", f"order/{order_id} never ended")
-        payments_of: dict[str, list[_Payment]] = defaultdict(list)
-        for payment in self._payments.values():
-            payments_of[payment.order_id].append(payment)
-        for order_id, payments in payments_of.items():
-            self._check_money(order_id, payments)
+    def judge(self, cut: int) -> None:
+        """The money of every order that has not moved since this cut, nor has any of its payments.
+
+        Until such an order ends and says what it owes it has time; asked at rest, it has had it.
+        """
+        for order_id, at in self._touched.overdue(cut):
+            if (
+                self._payments_of.get(order_id)
+                and self._check_charges(order_id)
+                and self._holds_in_silence(order_id)
+            ):
+                if cut == AT_REST:
+                    self.miss("money", order_id)
+                else:
+                    self._deadlines.expect("money", order_id, at + SAID_WITHIN_US)
+
+    def miss(self, kind: Kind, order_id: str) -> None:
+        """An order did not end, or did not say that it owes money, although its time was up."""
+        order = self._orders.get(order_id)
+        if kind == "order":
+            self._breaches.add("3", f"order/{order_id} never ended")
+        elif order is not None and self._holds_in_silence(order_id):
+            held = sum(payment.held for payment in self._payments_for(order_id))
+            self._breaches.add(
+                "5", f"order/{order_id} was {order.state}, holds {held} and does not say it owes it"
+            )
 
     def compare_with_provider(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """The provider's own ledger must tell what the log tells. A row has verb, key, payment_id, amount, outcome."""
         theirs: dict[str, Sums] = defaultdict(_no_money)
+        ours = {payment_id: self._payments.get(payment_id) or _Payment("") for payment_id in self._payments}
+        asked = {key for payment in ours.values() for key in payment.keys}
         for row in rows:
-            if row["key"] not in self._request_keys:
+            if row["key"] not in asked:
                 self._breaches.add(
                     "5", f"the provider did a {row['verb']} that the log never asked for: {row['key']}"
                 )
             if row["outcome"] == "succeeded":
                 theirs[row["payment_id"]][row["verb"]] += row["amount"]
-        for payment_id in theirs.keys() | self._payments.keys():
+        for payment_id in theirs.keys() | ours.keys():
             self._compare(payment_id, theirs[payment_id])
 
     # Orders.
 
     def _place(self, event: Record) -> None:
-        if event["order_id"] in self._orders:
-            self._breaches.add("3", f"order/{event['order_id']} was placed twice")
-        self._orders[event["order_id"]] = _Order(
-            event["amount"], event["meta"]["recorded_at"], event["expires_at"]
-        )
+        order_id, meta = event["order_id"], event["meta"]
+        if self._orders.get(order_id) is not None:
+            self._breaches.add("3", f"order/{order_id} was placed twice", meta)
+        self._orders[order_id] = _Order(event["amount"], meta["recorded_at"], event["expires_at"])
+        self._deadlines.expect("order", order_id, event["expires_at"])
 
     def _end(self, event: Record, state: OrderState, before: tuple[OrderState, ...]) -> None:
         order = self._order(event)
         if order is None:
             return
+        order_id, meta = event["order_id"], event["meta"]
         if order.state not in before:
-            self._breaches.add("3", f"order/{event['order_id']} was {order.state} and then {state}")
-        late_us = event["meta"]["recorded_at"] - order.expires_at
-        if order.state == "placed" and late_us > self._grace_us:
-            self._breaches.add(
-                "3", f"order/{event['order_id']} ended {late_us / 1_000_000:.1f} s after its deadline"
-            )
+            self._breaches.add("3", f"order/{order_id} was {order.state} and then {state}", meta)
+        late_us = self._deadlines.late_us(order.expires_at, meta["recorded_at"])
+        if order.state == "placed" and late_us:
+            what = f"order/{order_id} ended {late_us / 1_000_000:.1f} s after its deadline"
+            self._breaches.add("3", what, meta)
+        self._deadlines.met("order", order_id, order.expires_at)
         order.state = state
         order.was_confirmed = order.was_confirmed or state == "confirmed"
         order.owes_money = event.get("money", "none") != "none"
@@ -154,14 +181,17 @@ class TradeBooks:
     def _order(self, event: Record) -> _Order | None:
         order = self._orders.get(event["order_id"])
         if order is None:
-            self._breaches.add("3", f"order/{event['order_id']} was never placed")
+            self._breaches.add("3", f"order/{event['order_id']} was never placed", event["meta"])
+        else:
+            self._touched.open(event["order_id"], event["meta"]["recorded_at"])
         return order
 
     # Payments.
 
     def _ask(self, event: Record, verb: str) -> None:
-        self._request_keys.add(event["key"])
-        self._payment(event).unanswered[verb] += 1
+        payment = self._payment(event)
+        payment.keys.append(event["key"])
+        payment.unanswered[verb] += 1
 
     def _hear(self, event: Record, verb: str) -> _Payment:
         payment = self._payment(event)
@@ -175,28 +205,39 @@ class TradeBooks:
         payment = self._payments.get(event["payment_id"])
         if payment is None:
             payment = self._payments[event["payment_id"]] = _Payment(event["order_id"])
+            known = self._payments_of.get(event["order_id"]) or []
+            self._payments_of[event["order_id"]] = [*known, event["payment_id"]]
+        self._touched.open(payment.order_id, event["meta"]["recorded_at"])
         return payment
 
-    # What both must agree on, once all is read: the two topics may be seen in any order.
+    # What both must agree on, once both are read: the two topics may be seen in any order.
 
-    def _check_money(self, order_id: str, payments: Iterable[_Payment]) -> None:
-        captured = sum(payment.moved["capture"] for payment in payments)
-        held = sum(payment.held for payment in payments)
+    def _check_charges(self, order_id: str) -> bool:
+        """Whether it was charged at most what it comes to, and only if it was confirmed."""
+        captured = sum(payment.moved["capture"] for payment in self._payments_for(order_id))
         order = self._orders.get(order_id)
         if order is None:
             self._breaches.add("5", f"order/{order_id} was never placed and has a payment")
-            return
+            return False
         if captured > order.amount:
             self._breaches.add("5", f"order/{order_id} of {order.amount} was charged {captured}")
         if captured and not order.was_confirmed:
             self._breaches.add(
                 "5", f"order/{order_id} was {order.state}, never confirmed, and charged {captured}"
             )
-        ended = order.state in ("rejected", "cancelled")
-        if ended and held and (order.settled or not order.owes_money):
-            self._breaches.add(
-                "5", f"order/{order_id} was {order.state}, holds {held} and does not say it owes it"
-            )
+        return True
+
+    def _holds_in_silence(self, order_id: str) -> bool:
+        """Whether it has ended, and holds money of which it does not say that it owes it."""
+        order = self._orders.get(order_id)
+        if order is None or order.state not in ("rejected", "cancelled"):
+            return False
+        held = sum(payment.held for payment in self._payments_for(order_id))
+        return held != 0 and (order.settled or not order.owes_money)
+
+    def _payments_for(self, order_id: str) -> Iterator[_Payment]:
+        for payment_id in self._payments_of.get(order_id) or ():
+            yield self._payments.get(payment_id) or _Payment(order_id)
 
     def _compare(self, payment_id: str, theirs: Sums) -> None:
         """The provider may be ahead where an answer has not come yet; it is never behind."""

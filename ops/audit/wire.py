@@ -26,6 +26,10 @@ class AvscReader:
     def __init__(self, folder: Path = AVSC) -> None:
         self._schemas = {_header_of(schema): _plain(schema) for schema in map(_load, folder.glob("*.avsc"))}
 
+    def learn(self, schema: Any) -> None:
+        """Read from now on also what another release wrote."""
+        self._schemas.setdefault(_header_of(schema), _plain(schema))
+
     def read(self, value: bytes) -> tuple[str, Record]:
         """The record's name and its datum. Raises UnreadableError."""
         try:

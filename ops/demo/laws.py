@@ -33,19 +33,20 @@ def check_laws(
     Raises LogNotReadError where Kafka does not give the log.
     """
     with open_log(bootstrap, prefix) as log:
-        book = _read(log, LawBook(reader, int(grace_s * 1_000_000)), watch)
+        tally = Tally()
+        book = LawBook(reader, int(grace_s * 1_000_000), tally=tally)
+        _read(log, book, lambda: watch(tally))
         verdicts = book.finish(time.time_ns() // 1_000, ledger, acknowledged)
     deleted = _deleted(log)
     return dict(sorted((verdicts | {"7": _judge_views(find_view_errors)} | deleted).items()))
 
 
-def _read(reader: LogReader, book: LawBook, watch: Callable[[Tally], None]) -> LawBook:
+def _read(reader: LogReader, book: LawBook, watch: Callable[[], None]) -> None:
     for number, value in enumerate(reader.values(), start=1):
         book.feed(value.topic, value.partition, value.value)
         if number % _WATCHED_EVERY == 0:
-            watch(book.tally)
-    watch(book.tally)
-    return book
+            watch()
+    watch()
 
 
 def _deleted(reader: LogReader) -> dict[str, str]:
