@@ -414,6 +414,42 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         for row in view.rows(folded):
             yield Expected(_name_of(row.insert, row.values), _content_of(row.insert, row.values))
 
+    # What an audit needs, and healing a key.
+
+    async def held(
+        self, view: CassandraView[Any], generation: int, names: Sequence[str]
+    ) -> dict[str, bytes | None]:
+        """What rows hold (None: there is none), by the names that `rows` gives them."""
+        await self.prepare(view, generation)
+        inserts = {_title_of(insert): insert for insert in view.inserts}
+
+        def work(session: Session) -> list[bytes | None]:
+            asked = []
+            for name in names:
+                title, _, key = name.partition(" ")
+                cql = inserts[title].select_one.format(g=view.tables(generation))
+                asked.append((self._connection.prepared(cql), orjson.loads(key)))
+            found = _all(session, asked)
+            return [
+                _held(inserts[name.partition(" ")[0]], list(rows))
+                for name, rows in zip(names, found, strict=True)
+            ]
+
+        return dict(zip(names, await self._connection.in_thread(work), strict=True))
+
+    async def overwrite(
+        self,
+        view: CassandraView[Any],
+        generation: int,
+        folded: Folded,
+        held: Mapping[str, bytes | None],  # noqa: ARG002  # what is there decides by its timestamp
+    ) -> None:
+        """Write what this fold, of a stream's whole history, says. A cell whose timestamp is that of its version or
+        above keeps what it has: nothing could be written over it that a later event could be written over.
+        """
+        await self.prepare(view, generation)
+        await self._write(view, generation, folded)
+
     async def switch(
         self, view: CassandraView[Any], generation: int, partitions: Iterable[tuple[str, int]]
     ) -> bool:
@@ -526,9 +562,17 @@ def _document(view: CassandraView[Any], found: Sequence[dict[str, Any]]) -> Any 
     return view.load(dict(found[0])) if found and found[0]["version"] is not None else None
 
 
+def _title_of(insert: Insert) -> str:
+    return f"{insert.table}.{insert.columns[0]}"
+
+
 def _name_of(insert: Insert, values: Sequence[Any]) -> str:
     key = values[: len(insert.key)]
-    return f"{insert.table}.{insert.columns[0]} {orjson.dumps(key).decode()}"
+    return f"{_title_of(insert)} {orjson.dumps(key).decode()}"
+
+
+def _held(insert: Insert, found: Sequence[dict[str, Any]]) -> bytes | None:
+    return _content_of(insert, tuple(found[0].values())) if found else None
 
 
 def _content_of(insert: Insert, values: Sequence[Any]) -> bytes:

@@ -73,7 +73,35 @@ return 1
 """
 """KEYS as above. ARGV: the next generation, then every partition: it goes live unless it is behind in one."""
 
-_SCRIPTS = {"put": _PUT, "mark": _MARK, "stand": _STAND, "advance": _ADVANCE, "switch": _SWITCH}
+_REPLACE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1])
+elseif ARGV[3] then redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
+else redis.call('SET', KEYS[1], ARGV[2]) end
+return 1
+"""
+"""KEYS: document. ARGV: what it holds (empty: nothing), what it is to hold, and maybe when that expires (ms)."""
+
+_UNMARK = """
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if ARGV[2] == '' then
+  if score then return 0 end
+elseif not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 1
+"""
+"""KEYS: index, versions of its members. ARGV: member, its score (empty: none). Forgets the member if it still has it."""
+
+_SCRIPTS = {
+    "put": _PUT,
+    "mark": _MARK,
+    "stand": _STAND,
+    "advance": _ADVANCE,
+    "switch": _SWITCH,
+    "replace": _REPLACE,
+    "unmark": _UNMARK,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +335,40 @@ class RedisStore(FoldingStore[RedisView[Any]]):
                 name = f"{keys.index(mark.index).removeprefix(keys.all)} {mark.member}"
                 yield Expected(name, None if mark.score is None else _score(mark.score))
 
+    # What an audit needs, and healing a key.
+
+    async def held(
+        self, view: RedisView[Any], generation: int, names: Sequence[str]
+    ) -> dict[str, bytes | None]:
+        """What rows hold (None: there is none), by the names that `rows` gives them."""
+        keys = Keys(self._prefix, view, generation)
+        values: list[Any] = []
+        for chunk in chunks(names, COMMANDS_MAX):
+            values += await self._redis.ask([_reading(keys, name) for name in chunk])
+        return {
+            name: value if value is None or not _is_mark(name) else _score(float(value))
+            for name, value in zip(names, values, strict=True)
+        }
+
+    async def overwrite(
+        self, view: RedisView[Any], generation: int, folded: Folded, held: Mapping[str, bytes | None]
+    ) -> None:
+        """Make rows what this fold, of a stream's whole history, says: those that still hold what they `held`.
+
+        A version that is right or too high would keep the right content out, so a document is replaced in one step,
+        and a mark forgotten before it is set. What a projection has written meanwhile stays.
+        """
+        keys = Keys(self._prefix, view, generation)
+        expected = {row.name: row for row in self.rows_of(view, folded)}
+        calls = [
+            _unmarking(keys, name, seen)
+            if _is_mark(name)
+            else _replacing(keys, name, seen, expected.get(name))
+            for name, seen in held.items()
+        ]
+        await self._scripts.run(calls)
+        await self._write(view, generation, folded)
+
     async def switch(
         self, view: RedisView[Any], generation: int, partitions: Iterable[tuple[str, int]]
     ) -> bool:
@@ -419,6 +481,31 @@ def _put_arguments(view: RedisView[Any], document: Any) -> Sequence[Any]:
     expires_at = view.expires_at(document)
     forgotten = () if expires_at is None else (expires_at // 1000,)
     return document.version, view.dump(document), *forgotten
+
+
+def _is_mark(name: str) -> bool:
+    return name.startswith("index:")
+
+
+def _place_of(keys: Keys, name: str) -> tuple[str, str]:
+    """Of a mark's name the key of its index, and the member."""
+    index, _, member = name.rpartition("} ")
+    return f"{keys.all}{index}}}", member
+
+
+def _reading(keys: Keys, name: str) -> Command:
+    return ("ZSCORE", *_place_of(keys, name)) if _is_mark(name) else ("GET", keys.all + name)
+
+
+def _unmarking(keys: Keys, name: str, seen: bytes | None) -> Call:
+    index, member = _place_of(keys, name)
+    return "unmark", (index, f"{index}:versions"), (member, seen or "")
+
+
+def _replacing(keys: Keys, name: str, seen: bytes | None, right: Expected | None) -> Call:
+    content = right.content if right and right.content else b""
+    forgotten = () if not (right and right.expires_at) else (right.expires_at // 1000,)
+    return "replace", (keys.all + name,), (seen or b"", content, *forgotten)
 
 
 def _score(score: float) -> bytes:
