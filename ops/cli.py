@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple, NoReturn
 import typer
 
 from ops import settings
-from ops.roles import LIFELINE, ROLES, RoleMissing
+from ops.roles import LIFELINE, LOOKERS_ON, ROLES, RoleMissing
 from ops.settings import Settings
 
 FOLLOW_S = 0.2
@@ -79,6 +79,11 @@ ELSEWHERE = {
         "ops.rebuild:rebuild",
         "Build a view anew from the log, compare it, switch to it.",
         ("rebuild stock", "rebuild order"),
+    ),
+    "heal": Elsewhere(
+        "ops.heal:heal",
+        "Make one key of a view anew from the log, in its place.",
+        ("heal stock 85123A/main", "heal order 0d6c1f6e-3c5c-5f0e-9d1c-2f5f7f0c9b7a"),
     ),
     "retry": Elsewhere(
         "ops.retry:retry",
@@ -148,7 +153,7 @@ def up() -> None:
 
     began = time.monotonic()
     try:
-        ready = bring_up(settings.from_environment(), say)
+        ready = bring_up(settings.from_environment(), say, lookers_on=LOOKERS_ON)
     except (RunsAlready, StackFailed) as refused:
         fail(str(refused), 2)
     say(f"up after {time.monotonic() - began:.1f} s: API http://{ready.api}, provider {ready.provider}")
@@ -193,7 +198,7 @@ def logs(
 ) -> None:
     """Show the last lines that a process wrote."""
     found = here()
-    places = {name: found.logs / f"{name}.log" for name in [*ROLES, "supervisor"]}
+    places = {name: found.logs / f"{name}.log" for name in [*ROLES, *LOOKERS_ON, "supervisor"]}
     places |= {name: found.stack / name / f"{name}.log" for name in ("kafka", "cassandra", "redis")}
     if role not in places:
         fail(f"no process is called {role}; there are {', '.join(places)}", 2)
@@ -220,15 +225,15 @@ def show_log(log: Path, *, follow: bool) -> None:
     short_help="Run one role in the foreground, as a container would.",
     epilog=examples("run api", "run commands"),
 )
-def run(role: Annotated[str, typer.Argument(help=" | ".join(ROLES))]) -> None:
+def run(role: Annotated[str, typer.Argument(help=" | ".join([*ROLES, *LOOKERS_ON]))]) -> None:
     """Run one role in the foreground until Ctrl-C or SIGTERM, as a container would.
 
     Addresses come from the environment, else from the Daybook that is up.
     """
     from ops.roles import run as run_role
 
-    if role not in ROLES:
-        fail(f"no role is called {role}; there are {', '.join(ROLES)}", 2)
+    if role not in {*ROLES, *LOOKERS_ON}:
+        fail(f"no role is called {role}; there are {', '.join([*ROLES, *LOOKERS_ON])}", 2)
     supervised = LIFELINE in os.environ
     if not supervised and _is_supervised(role):
         fail(f"{role} runs here already, under the supervisor; ./daybook status shows it", 2)

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,9 +24,11 @@ class RunsAlready(Exception):
     """A supervisor runs here already."""
 
 
-def bring_up(wanted: Settings, progress: Progress, *, brief: bool = False) -> Settings:
+def bring_up(
+    wanted: Settings, progress: Progress, *, brief: bool = False, lookers_on: Iterable[str] = ()
+) -> Settings:
     """Starts the stack and the supervisor, and returns with all addresses when every role is ready; `brief` if for
-    minutes only.
+    minutes only. `lookers_on` are roles beside those that trade.
 
     Raises RunsAlready, or StackFailed after having ended what it had started.
     """
@@ -38,7 +41,7 @@ def bring_up(wanted: Settings, progress: Progress, *, brief: bool = False) -> Se
     try:
         prepare(ready, progress)
         settings.keep(ready)
-        _start_supervisor(ready)
+        _start_supervisor(ready, lookers_on)
         _await_roles(ready, progress)
     except BaseException:  # also Ctrl-C: nothing half started stays behind
         _stop_supervisor(ready)
@@ -95,13 +98,13 @@ def _free_address(address: str) -> str:
     return address if is_free(port) else f"{HOST}:{free_ports(1)[0]}"
 
 
-def _start_supervisor(ready: Settings) -> None:
+def _start_supervisor(ready: Settings, lookers_on: Iterable[str]) -> None:
     """Returns when it has said how its roles are."""
     record_of(ready.run).unlink(missing_ok=True)
     log = ready.logs / "supervisor.log"
     started = processes.start(
         "supervisor",
-        [sys.executable, "-m", "ops.supervisor"],
+        [sys.executable, "-m", "ops.supervisor", *lookers_on],
         log,
         cwd=settings.REPOSITORY,
         env={**os.environ, **ready.environment("supervisor")},

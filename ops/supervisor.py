@@ -18,7 +18,7 @@ from pathlib import Path
 from ops import processes, settings
 from ops.local_stack import SERVERS, AlreadyRunning, LocalStack, StackFailed
 from ops.processes import Started
-from ops.roles import LIFELINE, ROLES
+from ops.roles import LIFELINE, LOOKERS_ON, ROLES
 
 STEP_S = 1.0
 LOOK_EVERY_S = 0.5
@@ -256,7 +256,9 @@ def record_of(run: Path) -> Path:
 
 
 def main() -> None:
-    """Supervises the roles of the Daybook that was kept below our home; exits 2 when someone else does already."""
+    """Supervises the roles of the Daybook that was kept below our home, and those lookers-on that the command line names;
+    exits 2 when someone else does already.
+    """
     ours = settings.kept(settings.from_environment().home)
     if ours is None:
         sys.exit("nothing was brought up here; ./daybook up does")
@@ -272,7 +274,7 @@ def main() -> None:
             {**os.environ, **ours.environment(name)},
             ours.logs / f"{name}.log",
         )
-        for name in ROLES
+        for name in (*ROLES, *(looker_on for looker_on in LOOKERS_ON if looker_on in sys.argv))
     ]
     stack = LocalStack(ours.stack, brief=False)
     servers = [SupervisedServer(name, stack) for name in SERVERS]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator, ValidationError
 
-from ops.roles import ROLES
+from ops.roles import LOOKERS_ON, ROLES
 
 REPOSITORY = Path(__file__).parent.parent.parent
 # What differs by nature between a process of this machine and a container.
@@ -52,13 +52,12 @@ def test_the_specification_would_have_seen_a_mistake(
 
 def test_every_role_is_a_service_that_says_how_it_is(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert {name for name, service in services.items() if service.get("command", [None])[0] == "run"} == set(
-        ROLES
-    )
-    for role in ROLES:
+    roles = {*ROLES, *LOOKERS_ON}
+    assert {name for name, service in services.items() if service.get("command", [None])[0] == "run"} == roles
+    for role in roles:
         assert services[role]["command"] == ["run", role]
         assert services[role]["healthcheck"]["test"][-1] == role
-    servers = set(services) - set(ROLES) - {"prepare"}
+    servers = set(services) - roles - {"prepare"}
     assert servers == {"kafka", "cassandra", "redis"}
     assert all(services[server]["healthcheck"]["test"] for server in servers)
 
