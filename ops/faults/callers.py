@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ OWN_WRITE = " after a receipt"
 """What reads wait for the projections; in the name of their route."""
 STOPS_WITHIN_S = PATIENCE_S + 2 * REQUEST_S
 OK, CREATED, UNDECIDED = 200, 201, 202
+ORDERS_KEPT = 200
 UNITS = 1_000_000
 SCARCE_UNITS = 40
 
@@ -39,10 +41,12 @@ SCARCE_UNITS = 40
 class Habits:
     """What the callers do: how many there are, how long each rests between two errands (seconds), what they buy.
 
-    `tokens` are the cards, one drawn for each checkout; `hot` is the share of purchases of the first SKU alone.
+    `readers` are callers beside them who only look; `tokens` are the cards, one drawn for each checkout; `hot` is the
+    share of purchases of the first SKU alone, `reads` that of errands that only look.
     """
 
     callers: int = 8
+    readers: int = 0
     rest_s: float = 0.05
     skus: tuple[str, ...] = tuple(f"FAULT-{number:02}" for number in range(12))
     scarce: tuple[str, ...] = ("SCARCE-0", "SCARCE-1")
@@ -68,11 +72,13 @@ class Street:
     history: History
     habits: Habits
     run: str
+    orders: deque[tuple[Caller, str]]
+    """The latest, each with its owner, who alone may look at it."""
 
     @classmethod
     def at(cls, api: str, jwks: Path, history: History, habits: Habits) -> Self:
         """`run` keeps the keys and subjects of two streets apart."""
-        return cls(api, jwks, history, habits, uuid4().hex[:8])
+        return cls(api, jwks, history, habits, uuid4().hex[:8], deque(maxlen=ORDERS_KEPT))
 
     def customer(self, subject: str) -> Caller:
         return Caller(f"customer/{subject}", issue(self.jwks, "customer", subject, ttl_s=TOKEN_TTL_S))
@@ -192,15 +198,16 @@ class Errands:
 
     def __init__(self, street: Street, connection: Connection, rng: random.Random, number: int) -> None:
         self._habits = street.habits
+        self._only_looks = number >= street.habits.callers
         self._random = rng
         self._http = connection
         self._customer = street.customer(f"c{street.run}-{number}")
         self._merchant = street.merchant()
-        self._orders: list[str] = []
+        self._orders = street.orders
 
     async def one(self) -> None:
         chance = self._random.random()
-        if chance < self._habits.reads:
+        if self._only_looks or chance < self._habits.reads:
             await self._look()
         elif chance < self._habits.reads + 0.15:
             await self._receive()
@@ -215,8 +222,8 @@ class Errands:
         elif what == 1 or not self._orders:
             await self._http.read(self._customer, "/products/{sku}", f"/products/{sku}")
         else:
-            order = self._random.choice(self._orders)
-            await self._http.read(self._customer, "/orders/{order_id}", f"/orders/{order}")
+            owner, order = self._random.choice(self._orders)
+            await self._http.read(owner, "/orders/{order_id}", f"/orders/{order}")
 
     async def _receive(self) -> None:
         sku = self._sku()
@@ -241,7 +248,7 @@ class Errands:
         payment = {"payment_token": self._random.choice(self._habits.tokens)}
         placed = await self._http.write(who, "POST", "/carts/{cart_id}/checkout", f"{cart}/checkout", payment)
         if placed.document.get("order_id"):
-            self._orders = [*self._orders[-20:], str(placed.document["order_id"])]
+            self._orders.append((who, str(placed.document["order_id"])))
 
     async def _look_at(self, who: Caller, route: str, path: str, written: Reply, stream: str) -> None:
         if written.receipt and self._random.random() < READS_OWN_WRITE:
@@ -293,7 +300,7 @@ class Callers:
             aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
             asyncio.TaskGroup() as group,
         ):
-            for number in range(self._street.habits.callers):
+            for number in range(self._street.habits.callers + self._street.habits.readers):
                 group.create_task(self._live(session, number))
 
     async def _live(self, session: aiohttp.ClientSession, number: int) -> None:

@@ -14,7 +14,7 @@ FROZEN_S = 8.0
 READS_ANSWERED = 0.999
 COMMANDS, READS = 100_000, 50_000
 """Asked of one run of twenty minutes."""
-BUSY = Habits(callers=16, rest_s=0.02)
+BUSY = Habits(callers=16, readers=5, rest_s=0.02)
 
 IN_REDIS = ("GET /products/{sku}", "GET /inventory/{sku}", "GET /carts/{cart_id}")
 IN_CASSANDRA = ("GET /orders/{order_id}",)
