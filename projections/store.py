@@ -53,6 +53,7 @@ class FoldingStore(ABC, Generic[V]):
     """
 
     name: str
+    pace_s = 0.0
 
     def __init__(self, views: Sequence[V], pinned: int | None = None) -> None:
         self.views = tuple(views)

@@ -84,7 +84,8 @@ class Sent(Delivery):
 class EventSource:
     """The `Handler` of its deliveries. `positions` asks the store where to resume; without it Kafka's own are used.
 
-    `isolation` is there for the test that shows what `read_uncommitted` would let through.
+    `pace_s`: turns of a store begin so far apart, the first after a pause at once. `isolation` is there for the test
+    that shows what `read_uncommitted` would let through.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class EventSource:
         watchdog: Watchdog,
         positions: Positions | None = None,
         *,
+        pace_s: float = 0.0,
         flights_max: int = FLIGHTS_MAX,
         isolation: str = "read_committed",
         machine: Machine = MACHINE,
@@ -110,12 +112,13 @@ class EventSource:
         self._letters = letters
         self._watchdog = watchdog
         self._positions = positions
+        self._pace_s = pace_s
         self._flights_max = flights_max
         self._cursors: dict[Partition, Cursor] = {}
         self._replays: list[Sent] = []
         self._epoch = 0
         self._in_flight = 0
-        self._counted_at = self._committed_at = 0.0
+        self._counted_at = self._committed_at = self._read_at = 0.0
         # Guards cursors and counters, and tells of every change: the loop's thread acknowledges, ours reads.
         self._changed = machine.condition()
         self._stopping = machine.event()
@@ -250,7 +253,10 @@ class EventSource:
             return True
         with self._changed:
             self._changed.wait_for(lambda: not self._in_flight or self._stopping.is_set(), TURN_S)
-            return not self._in_flight
+            if self._in_flight:
+                return False
+        early_s = self._read_at + self._pace_s - self._machine.monotonic()
+        return early_s <= 0 or not self._stopping.wait(early_s)
 
     def _read(self) -> list[Sent]:
         """One delivery for each partition of which something came; waits 0.25 s where nothing does."""
@@ -258,6 +264,7 @@ class EventSource:
         first = self._consumer.poll(POLL_S if self._cursors and not self._held() else SOON_S)
         if first is None:
             return []
+        self._read_at = self._machine.monotonic()
         messages = [first, *self._consumer.consume(MESSAGES_MAX, 0)]
         if epoch != self._epoch:
             # A rebalance came in between: nobody knows any more which assignment these were read for.

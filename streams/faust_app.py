@@ -75,13 +75,16 @@ class Kit:
         topics: Iterable[str],
         positions: Positions | None = None,
         heard: Container[type] | None = None,
+        pace_s: float = 0.0,
     ) -> EventSource:
         """The source of the consumer `name`; one group for each. It passes over events that are not `heard`, if told."""
         decoder = LearningDecoder(self.codec, self.registry.schemas)
         unheard = frozenset[bytes]() if heard is None else other_events(self.codec, heard)
         intake = Intake(decoder, expected_on(self.settings.topics), unheard)
         route = Route(name, self.settings.group(name), tuple(topics), self.settings.slot)
-        return EventSource(self.settings.kafka, route, intake, self.letters, self.watchdog, positions)
+        return EventSource(
+            self.settings.kafka, route, intake, self.letters, self.watchdog, positions, pace_s=pace_s
+        )
 
     def open(self) -> None:
         """Schemas stand before the first record is written; what is parked is known before one is read."""

@@ -13,7 +13,12 @@ def projecting(kit: Kit, *stores: ViewStore) -> Role:
     """Each store says what it reads and where it stands, and is the body of its agent."""
     feeds = [
         Feed(
-            kit.source(f"views.{store.name}", store.topics(kit.settings.topics), store.positions),
+            kit.source(
+                f"views.{store.name}",
+                store.topics(kit.settings.topics),
+                store.positions,
+                pace_s=store.pace_s,
+            ),
             store.apply,
             concurrency=PARTITIONS_MAX,
             in_turn=True,

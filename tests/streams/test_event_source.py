@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from itertools import pairwise
 from statistics import median
 
 from confluent_kafka import Consumer, TopicPartition
@@ -139,6 +140,22 @@ async def test_what_comes_while_a_store_writes_waits_in_kafkas_queue_and_batches
         await until(lambda: len(shelf.applied) == 5)
         await until(lambda: listener.source.lag.events == 0)
     assert shelf.versions("a") == [1, 2, 3, 4, 5]
+
+
+async def test_batches_for_a_store_with_a_pace_begin_that_far_apart(pen, listening):
+    shelf = Shelf()
+    began: list[float] = []
+
+    async def apply(batch: Batch):
+        if batch.records:
+            began.append(time.monotonic())
+        return await shelf.apply(batch)
+
+    async with listening.to(apply, shelf.positions, pace_s=0.5):
+        for version in range(1, 4):
+            pen.write(("a", version))
+            await until(lambda version=version: ("a", version) in shelf.applied)
+    assert all(later - earlier >= 0.45 for earlier, later in pairwise(began))
 
 
 async def test_what_concerns_nobody_here_is_passed_over_undecoded_and_acknowledged(pen, listening):
