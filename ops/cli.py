@@ -70,6 +70,33 @@ ELSEWHERE = {
             "audit verify evidence.zip --key checkpoint.pub",
         ),
     ),
+    "replay": Elsewhere(
+        "ops.replay:replay",
+        "Tell the log again: events between two points.",
+        (
+            "replay --from 2010-12-24 --to 2010-12-24 --type OrderPlaced --format table",
+            "replay --key 85123A -o lamp.jsonl",
+            "replay --format parquet -o winter",
+        ),
+    ),
+    "sql": Elsewhere(
+        "ops.sql:sql",
+        "Ask in SQL: orders, stock_movements, payments, events.",
+        (
+            'sql "select status, count(*), sum(amount) from orders group by all"',
+            'sql "describe stock_movements"',
+            'sql --format csv "select * from payments"',
+        ),
+    ),
+    "show": Elsewhere(
+        "ops.show:show",
+        "A stream at any time, step by step, and why.",
+        (
+            "show stock/85123A/main --at 2010-12-31",
+            "show order/ORDER_ID --steps",
+            "show cart/CART_ID --at 3 --json",
+        ),
+    ),
     "token": Elsewhere(
         "ops.tokens:token",
         "Issue a bearer token for development.",

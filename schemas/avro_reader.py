@@ -78,7 +78,7 @@ def _block(value: bytes, at: int) -> tuple[int, int]:
     return number, at
 
 
-_PLAIN: dict[object, tuple[str, ...]] = {
+PLAIN: dict[object, tuple[str, ...]] = {
     str: (
         "if not (n := step[value[at]]): at, n = span(value, at)",
         "{to} = value[at + 1 : (at := at + n)].decode()",
@@ -90,7 +90,9 @@ _PLAIN: dict[object, tuple[str, ...]] = {
     int: (
         "{to} = short[value[at]]",
         "at += 1",
-        "if {to} is None: {to}, at = long(value, at - 1)",
+        "if {to} is None:",
+        "    if 0 < (n := value[at]) < 128: n, at = value[at - 1] & 127 | n << 7, at + 1; {to} = n >> 1 ^ -(n & 1)",
+        "    else: {to}, at = long(value, at - 1)",
     ),
     Micros: (
         f"{{to}} = instants.get(value[at : at + {_INSTANT_BYTES}])",
@@ -111,11 +113,13 @@ def compile_reader(message: type, meta: type, whole: type, begin: int, *, is_sta
     """The reader of a message's values, whose datum begins at `begin`: `meta`, of a state `version` and `hash`, then
     its own fields (see `schemas.avro.schema_of`). It makes a `whole` of `meta`, `body`, `version` and `hash`.
     """
-    return _Compiler().message(message, meta, whole, begin, is_state=is_state)
+    return Compiler().message(message, meta, whole, begin, is_state=is_state)
 
 
-class _Compiler:
+class Compiler:
     """Turns classes into source: for every value the statements that read it into a variable."""
+
+    plain = PLAIN
 
     def __init__(self) -> None:
         self._names: dict[str, Any] = {
@@ -142,7 +146,7 @@ class _Compiler:
             "if at != len(value): raise ValueError(f'{len(value)} bytes, not {at}')",
             *self._made(whole, "whole", {name: name for name in ("meta", "body", "version", "hash")}),
         ]
-        return self._function(lines, "whole")
+        return self._function("value", [*lines, "return whole"])  # type: ignore[no-any-return]
 
     def _record(self, cls: type, to: str) -> list[str]:
         hints = get_type_hints(cls)
@@ -151,8 +155,8 @@ class _Compiler:
         return lines + self._made(cls, to, variables)
 
     def _value(self, hint: Any, to: str) -> list[str]:
-        if hint in _PLAIN:
-            return [line.format(to=to) for line in _PLAIN[hint]]
+        if hint in self.plain:
+            return [line.format(to=to) for line in self.plain[hint]]
         if get_origin(hint) is tuple:
             return self._array(get_args(hint)[0], to)
         if is_dataclass(hint) and isinstance(hint, type):
@@ -189,11 +193,10 @@ class _Compiler:
         items = ", ".join(f"'{field}': {variable}" for field, variable in variables.items())
         return [f"{to} = new({name})", f"adopt({to}, '__dict__', {{{items}}})"]
 
-    def _function(self, lines: Iterable[str], result: str) -> Read:
-        source = "".join(f"    {line}\n" for line in (*lines, f"return {result}"))
-        exec(f"def read(value):\n{source}", self._names)  # noqa: S102  # from our own classes' names, from nobody else
-        read: Read = self._names["read"]
-        return read
+    def _function(self, arguments: str, lines: Iterable[str]) -> Any:
+        source = "".join(f"    {line}\n" for line in lines)
+        exec(f"def read({arguments}):\n{source}", self._names)  # noqa: S102  # from our own classes' names, from nobody else
+        return self._names["read"]
 
     def _fresh(self) -> str:
         return f"_{next(self._numbers)}"

@@ -155,6 +155,15 @@ class Codec:
         except MALFORMED as error:
             raise UndecodableError(f"{shape.how.name}: {type(error).__name__}: {error}") from error
 
+    def class_of(self, value: bytes) -> type:
+        """The message class of a Kafka value, told by its first bytes; the rest is not looked at. Raises as `decode`."""
+        return self._shape_of(value).how.cls
+
+    def is_today(self, value: bytes) -> bool:
+        """Whether it was written in the shape that this code writes."""
+        shape = self._shape_of(value)
+        return shape.schema is shape.how.schema
+
     def peek(self, value: bytes, last: str) -> tuple[Datum, Any]:
         """The datum of `meta`, and the field `last`, of a message as it was written; what comes after `last` is not
         looked at. Raises as `decode` does.

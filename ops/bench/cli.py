@@ -16,7 +16,7 @@ from ops.bench.contest import ROUNDS, BenchFailed, Contest, Verdict, hold
 from ops.local_stack import LocalStack, StackFailed
 from ops.settings import Settings
 
-NAMES = ("hot-sku", "commands", "latency", "takeover", "winter")
+NAMES = ("hot-sku", "commands", "latency", "takeover", "winter", "replay", "export")
 LONG = ("takeover", "winter")
 TAKEOVERS = 20
 """A 95th percentile of fewer is none."""
@@ -105,6 +105,8 @@ def held(name: str, ready: Settings, rounds: int) -> dict[str, Any]:
 
 def prepared(name: str, ready: Settings, ends: ExitStack) -> Contest:
     """Wiring: who meets whom. What is opened here ends with `ends`."""
+    if name in ("replay", "export"):
+        return reading(name, ready, ends)
     from ops.bench.stage import Stage
 
     stage = ends.enter_context(closing(Stage(ready.kafka, ready, say)))
@@ -128,6 +130,16 @@ def prepared(name: str, ready: Settings, ends: ExitStack) -> Contest:
     from ops.bench.commands import Commands
 
     return ends.enter_context(closing(Commands(stage, postgres)))
+
+
+def reading(name: str, ready: Settings, ends: ExitStack) -> Contest:
+    """Those that only read need no worker, but a log."""
+    from ops.bench.reading import ORDERS, ExportContest, ReplayContest
+    from ops.bench.trade_log import TradeLog
+
+    log = TradeLog(ready.kafka, ORDERS, say)
+    contest = ReplayContest(log) if name == "replay" else ExportContest(log, ready.home)
+    return ends.enter_context(closing(contest))
 
 
 def as_report(verdicts: Mapping[str, Verdict], proof: Mapping[str, int]) -> dict[str, Any]:

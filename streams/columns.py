@@ -1,0 +1,145 @@
+"""The log in columns: record batches of Arrow, one message class each, read from bytes without a detour by objects."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from itertools import compress
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+
+from schemas.avro_reader import MALFORMED
+from schemas.codec import HEADER_BYTES
+from schemas.language import META_OF
+from schemas.meta import Micros
+from schemas.row_reader import Row, compile_rows
+from streams.replay import Replay, ReplayFailed, Stored
+
+ROWS_MAX = 16_384
+BYTES_MAX = 32 * 1024 * 1024
+"""So much waits, as bytes, until it is turned into columns: the memory that it takes then is a few times that."""
+
+_PLACE = [("topic", pa.string()), ("partition", pa.int32()), ("offset", pa.int64())]
+_TYPES: dict[object, Any] = {
+    str: pa.string(),
+    int: pa.int64(),
+    bool: pa.bool_(),
+    bytes: pa.binary(),
+    Micros: pa.timestamp("us", "UTC"),
+}
+
+
+@cache
+def arrow_schema(message: type) -> Any:
+    """topic, partition, offset; the fields of the message's `meta`; its own."""
+    described = [
+        pa.field(field.name, *_type(get_type_hints(cls)[field.name]))
+        for cls in (META_OF[message], message)
+        for field in fields(cls)
+    ]
+    return pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in _PLACE), *described])
+
+
+def _type(hint: Any) -> tuple[Any, bool]:
+    """The Arrow type, and whether a value may be missing."""
+    if hint in _TYPES:
+        return _TYPES[hint], False
+    if get_origin(hint) is tuple:
+        return pa.list_(pa.field("item", *_type(get_args(hint)[0]))), False
+    if is_dataclass(hint) and isinstance(hint, type):
+        hints = get_type_hints(hint)
+        return pa.struct([pa.field(f.name, *_type(hints[f.name])) for f in fields(hint)]), False
+    (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
+    return _type(inner)[0], True
+
+
+def record_batches(replay: Replay) -> Iterator[tuple[type, Any]]:
+    """Everything that the replay finds, as (message class, record batch) of up to 16,384 rows."""
+    waiting = Columns(replay)
+    for records in replay.portions():
+        waiting.add(records)
+        yield from waiting.ready()
+    yield from waiting.rest()
+
+
+class Columns:
+    """Records wait here, by message class, until there are enough of them for a record batch."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+        self._waiting: defaultdict[type, list[Stored]] = defaultdict(list)
+        self._bytes = 0
+
+    def add(self, records: Sequence[Stored]) -> None:
+        for record in records:
+            self._waiting[self._replay.class_of(record)].append(record)
+            self._bytes += len(record.value)
+
+    def ready(self) -> Iterator[tuple[type, Any]]:
+        """The classes of which enough is there; or all, when it comes to too many bytes."""
+        if self._bytes > BYTES_MAX:
+            yield from self.rest()
+        for message in [message for message, some in self._waiting.items() if len(some) >= ROWS_MAX]:
+            yield message, self._taken(message)
+
+    def rest(self) -> Iterator[tuple[type, Any]]:
+        for message in list(self._waiting):
+            yield message, self._taken(message)
+
+    def _taken(self, message: type) -> Any:
+        records = self._waiting.pop(message)
+        self._bytes -= sum(len(record.value) for record in records)
+        return _Reading(self._replay, message, records).batch()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Records of one message class, about to become columns."""
+
+    replay: Replay
+    message: type
+    records: Sequence[Stored]
+
+    def batch(self) -> Any:
+        rows, records = self._timed(self._rows())
+        schema = arrow_schema(self.message)
+        if not rows:
+            return pa.RecordBatch.from_pylist([], schema)
+        places = [(record.topic, record.partition, record.offset) for record in records]
+        columns = (*zip(*places, strict=True), *zip(*rows, strict=True))
+        try:
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        except pa.ArrowInvalid as error:  # a text that is no UTF-8
+            raise ReplayFailed(f"{self._between()} cannot be read: {error}") from error
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _rows(self) -> list[Row]:
+        rows: list[Row] = []
+        values = [self._today(record) for record in self.records]
+        try:
+            compile_rows(self.message, META_OF[self.message], HEADER_BYTES)(values, rows)
+        except MALFORMED as error:
+            self.replay.decode(self.records[len(rows)])  # says why, in the words of the one reader there is
+            raise ReplayFailed(f"{self._between()} cannot be read: {error}") from error
+        return rows
+
+    def _today(self, record: Stored) -> bytes:
+        """What an older or a newer release wrote is written anew in today's shape first: there is one way to upcast."""
+        codec = self.replay.codec
+        if codec.is_today(record.value):
+            return record.value
+        message = self.replay.decode(record)
+        return codec.encode(message.body, vars(message.meta))
+
+    def _timed(self, rows: list[Row]) -> tuple[Sequence[Row], Sequence[Stored]]:
+        query = self.replay.query
+        if not query.is_timed:
+            return rows, self.records
+        at = [field.name for field in fields(META_OF[self.message])].index(query.by)
+        covered = [query.covers(row[at]) for row in rows]
+        return list(compress(rows, covered)), list(compress(self.records, covered))
+
+    def _between(self) -> str:
+        first, last = self.records[0], self.records[-1]
+        return f"a {self.message.__name__} between {first.topic} offset {first.offset} and {last.offset}"

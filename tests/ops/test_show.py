@@ -1,0 +1,182 @@
+"""Time travel and the step debugger: the state as the writer had it, who changed it, and what else the request caused."""
+
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from ops.show import Scene, document, gather, point_of, text
+from ops.story import At, Node, NoStory
+from ops.telling import as_json
+from schemas.cart import order_id_of
+from schemas.meta import MINUTE, SECOND, derived_id
+from schemas.order import CancelOrder, ConfirmedOrder, order_stream
+from tests.in_memory_shop import START
+from tests.replayed import TOPICS, RecordingShop, WrittenLog, log_of
+
+CART = derived_id("one")
+ORDER = order_stream(order_id_of(CART, 1))
+SHELF = "stock/85123A/main"
+
+
+@pytest.fixture(scope="module")
+def shop() -> RecordingShop:
+    """Six lamps; a minute later Anna buys two; an hour later she sends them back before they are sent."""
+    shop = RecordingShop()
+    shop.receive("85123A", 6)
+    shop.pass_time(MINUTE)
+    order_id = shop.check_out("one", "anna", {"85123A": 2})
+    shop.quiesce()
+    shop.pass_time(60 * MINUTE)
+    shop.quiesce()
+    shop.act("order", order_id, CancelOrder(order_id, "changed her mind"), "customer", "anna")
+    shop.quiesce()
+    return shop
+
+
+@pytest.fixture(scope="module")
+def log(shop: RecordingShop) -> WrittenLog:
+    return log_of(shop)
+
+
+def scene(log: WrittenLog, stream: str, at: str = "", limit: int = 20) -> Scene:
+    return gather(log.replay, TOPICS, stream, point_of(at), limit)
+
+
+def test_the_state_is_the_writers(log: WrittenLog, shop: RecordingShop):
+    for stream in (ORDER, SHELF, f"cart/{CART}"):
+        state = scene(log, stream).story.state
+        assert state == {path: shop.records[path] for path in state}
+        assert stream in state
+
+
+def test_the_state_goes_back_in_time_by_version_and_by_instant(log: WrittenLog):
+    shelf = scene(log, SHELF, at="4")
+    assert (shelf.story.version, shelf.story.state[SHELF].reserved) == (4, 2)
+    assert len([path for path in shelf.story.state if path.startswith("claim/")]) == 1
+
+    before_anna = scene(log, SHELF, at="2010-12-01T00:00:30")
+    assert (before_anna.story.version, before_anna.story.state[SHELF].reserved) == (3, 0)
+
+    after_a_while = scene(log, ORDER, at="2010-12-01T00:30:00").story.state[ORDER]
+    assert isinstance(after_a_while, ConfirmedOrder)
+
+
+def test_each_step_has_its_states_and_the_command_that_caused_it(log: WrittenLog):
+    found = scene(log, SHELF)
+    by_version = {step.event.meta.version: step for step in found.steps}
+    reserved = by_version[4]
+
+    assert [step.before[SHELF] for step in found.steps[1:]] == [
+        step.after[SHELF] for step in found.steps[:-1]
+    ]
+    assert (reserved.before[SHELF].reserved, reserved.after[SHELF].reserved) == (0, 2)  # type: ignore[union-attr]
+    assert type(found.commands[reserved.event.meta.command_id].body).__name__ == "ReserveStock"
+    assert type(found.commands[by_version[1].event.meta.command_id].body).__name__ == "ReceiveStock"
+
+
+def test_a_request_is_followed_over_all_streams_down_to_the_views(log: WrittenLog):
+    (tree,) = [
+        roots
+        for roots in scene(log, ORDER).trees.values()
+        if any(asked(root) == "CheckOutCart" for root in roots)
+    ]
+    (root,) = tree
+    streams = {event.meta.stream.partition("/")[0] for node in nodes(root) for event, _ in node.events}
+    told = [asked(node) for node in nodes(root)]
+
+    assert streams == {"cart", "order", "stock", "payment"}
+    assert told.index("CheckOutCart") < told.index("PlaceOrder") < told.index("ReserveStock")
+    assert told.index("ReserveStock") < told.index("RecordStockAnswer") < told.index("RequestAuthorization")
+    assert len(told) == len({node.command_id for node in nodes(root)}), "each command once"
+    shown = "\n".join(text(scene(log, ORDER), with_steps=True))
+    assert f"= {SHELF}@4 StockReserved" in shown
+    assert "read in stock (Redis), ledger (Cassandra)" in shown
+
+
+def test_steps_are_told_with_what_changed_and_why(log: WrittenLog):
+    shown = "\n".join(text(scene(log, SHELF), with_steps=True))
+    assert f"{SHELF}, version 6 of 6" in shown
+    assert "StockItem: reserved 0 → 2" in shown
+    assert "because of ReserveStock" in shown
+    assert "of merchant/, issued 2010-12-01T00:00:00.000000Z" in shown
+
+
+def test_a_deadlines_command_is_in_no_topic_and_it_says_so():
+    shop = RecordingShop()
+    shop.check_out("one", "anna", {"85123A": 2})
+    shop.pass_time(31 * 24 * 60 * MINUTE)
+    shop.receive("85123A", 1)
+    order_id = shop.check_out("two", "anna", {"85123A": 1})
+    while shop.sources():
+        shop.deliver(shop.sources()[0])
+    while not shop.history("order"):
+        shop.decide(shop.queues()[0])
+    shop.pass_time(61 * SECOND)
+    shown = "\n".join(text(scene(log_of(shop), shop.history("order")[0].meta.stream), with_steps=True))
+    assert order_id
+    assert "the writer's own, when its time had come" in shown
+    assert "deadline/" in shown
+
+
+def test_of_many_requests_one_is_chosen_by_its_version(log: WrittenLog):
+    shop = RecordingShop()
+    for n in range(5):
+        shop.receive("85123A", n + 1)
+    many = log_of(shop)
+    assert scene(many, SHELF).trees == {}
+    assert "of 5 requests" in "\n".join(text(scene(many, SHELF), with_steps=False))
+    assert len(scene(many, SHELF, at="4", limit=1).trees) == 1
+    assert "(the last 1; --at shows what was before)" in "\n".join(
+        text(scene(many, SHELF, at="4", limit=1), with_steps=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("stream", "at", "why"),
+    [
+        ("stock/nothing/main", "", "nothing is known of stock/nothing/main"),
+        ("shelf/85123A", "", "is no stream; streams are called product/…, cart/…"),
+        ("order", "", "is no stream"),
+        (SHELF, "9", f"{SHELF} has 6 versions, and none is 9"),
+        (SHELF, "0", "begins later: its first event happened at 2010-12-01T00:00:00"),
+        (SHELF, "2009-12-31", "begins later: its first event happened at 2010-12-01T00:00:00"),
+    ],
+)
+def test_what_there_is_not_is_named(log: WrittenLog, stream: str, at: str, why: str):
+    with pytest.raises(NoStory, match=why):
+        scene(log, stream, at)
+
+
+def test_a_day_means_its_end_and_garbage_is_no_time():
+    assert point_of("2010-12-01") == At(instant=START + 24 * 60 * MINUTE - 1)
+    assert point_of("7") == At(version=7)
+    with pytest.raises(ValueError, match="yesterday is no time"):
+        point_of("yesterday")
+
+
+def test_programs_get_the_same_as_json(log: WrittenLog):
+    told = orjson.loads(as_json(document(scene(log, ORDER))))
+    first = told["steps"][0]
+    assert told["stream"] == ORDER
+    assert first["event"]["type"] == "OrderPlaced"
+    assert first["before"] == {ORDER: None}
+    assert first["after"][ORDER]["type"] == "PlacedOrder"
+    assert first["command"]["type"] == "PlaceOrder"
+    assert first["event"]["meta"]["recorded_at"] == "2010-12-01T00:01:00Z"
+    assert any(
+        root["command"]["type"] == "CheckOutCart" for roots in told["requests"].values() for root in roots
+    )
+
+
+def nodes(root: Node) -> Iterator[Node]:
+    yield root
+    for _, then in root.events:
+        for node in then:
+            yield from nodes(node)
+    for node in root.then:
+        yield from nodes(node)
+
+
+def asked(node: Node) -> str:
+    return type(node.command.body).__name__ if node.command else "a deadline"
