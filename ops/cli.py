@@ -97,6 +97,14 @@ ELSEWHERE = {
             "show cart/CART_ID --at 3 --json",
         ),
     ),
+    "whatif": Elsewhere(
+        "ops.whatif.cli:whatif",
+        "Decide a period anew by other rules; compare.",
+        (
+            "whatif --rules ops.whatif.rules:safety_stock --from 2010-12-01 --to 2011-02-28",
+            "whatif --rules my_rules:half_price -o orders.parquet",
+        ),
+    ),
     "token": Elsewhere(
         "ops.tokens:token",
         "Issue a bearer token for development.",

@@ -14,7 +14,7 @@ from schemas.codec import HEADER_BYTES
 from schemas.language import META_OF
 from schemas.meta import Micros
 from schemas.row_reader import Row, compile_rows
-from streams.replay import Replay, ReplayFailed, Stored
+from streams.replay import Replay, ReplayFailed, Stored, clocks_of
 
 ROWS_MAX = 16_384
 BYTES_MAX = 32 * 1024 * 1024
@@ -136,8 +136,11 @@ class _Reading:
         query = self.replay.query
         if not query.is_timed:
             return rows, self.records
-        at = [field.name for field in fields(META_OF[self.message])].index(query.by)
-        covered = [query.covers(row[at]) for row in rows]
+        meta = META_OF[self.message]
+        names = [field.name for field in fields(meta)]
+        first, *others = [names.index(name) for name in clocks_of(meta, query.by)]
+        second = others[0] if others else first
+        covered = [query.covers(row[second] if row[first] is None else row[first]) for row in rows]
         return list(compress(rows, covered)), list(compress(self.records, covered))
 
     def _between(self) -> str:

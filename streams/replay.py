@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from projections.view import Recorded
 from schemas.avro import Schema
 from schemas.codec import Codec, Decoded, UndecodableError, UnknownFingerprintError
-from schemas.meta import DAY
+from schemas.meta import DAY, CommandMeta
 from schemas.topics import Topics, partition_of
 from streams.kafka_clients import reader_config
 from streams.schema_registry import LearningDecoder, SchemaRegistry
@@ -156,7 +156,7 @@ class Replay:
     def told(self, record: Stored) -> Iterator[Recorded]:
         """A record's message, if it is of the time that is asked for. Raises ReplayFailed."""
         message = self.decode(record)
-        if not self.query.is_timed or self.query.covers(getattr(message.meta, self.query.by)):
+        if not self.query.is_timed or self.query.covers(self._at(message.meta)):
             yield Recorded(record.topic, record.partition, record.offset, record.key, message)
 
     def close(self) -> None:
@@ -177,6 +177,10 @@ class Replay:
             return type(self.decode(record).body)
         except UndecodableError as error:
             raise ReplayFailed(f"{_named(record)} cannot be read: {error}") from error
+
+    def _at(self, meta: Any) -> int:
+        at = (getattr(meta, name) for name in clocks_of(type(meta), self.query.by))
+        return next(one for one in at if one is not None)
 
     @property
     def read(self) -> int:
@@ -313,6 +317,11 @@ def _holding(query: Query, extents: Mapping[Place, Extent]) -> dict[Place, Exten
         if query.partition in (None, number)
         and (not query.key or number == partition_of(query.key, partitions[topic]))
     }
+
+
+def clocks_of(meta: type, by: Clock) -> tuple[str, ...]:
+    """The fields that say when: the first one that says anything. Few callers say of a command when it happened."""
+    return ("occurred_at", "issued_at") if meta is CommandMeta else (by,)
 
 
 def _at_most(bound: int | None, offset: int) -> int:
