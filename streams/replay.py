@@ -179,7 +179,7 @@ class Replay:
             raise ReplayFailed(f"{_named(record)} cannot be read: {error}") from error
 
     def _at(self, meta: Any) -> int:
-        at = (getattr(meta, name) for name in clocks_of(type(meta), self.query.by))
+        at: list[int | None] = [getattr(meta, name) for name in clocks_of(type(meta), self.query.by)]
         return next(one for one in at if one is not None)
 
     @property

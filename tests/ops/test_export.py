@@ -68,7 +68,7 @@ def test_units_are_in_sql_what_they_are_in_the_audit(ask: Any, log: WrittenLog):
     by_sql = {row[0]: row[1:] for row in ask(f"select sku, {changes} from stock_movements group by sku")}
     shelves = {
         stream.split("/")[1]: (shelf.sellable, shelf.reserved, shelf.allocated, shelf.shipped)
-        for stream, shelf in audited(log)._stock._shelves.items()
+        for stream, shelf in rows_of(audited(log)._stock._shelves).items()
     }
     assert by_sql == shelves
     assert by_sql["85123A"] == (4, 0, 2, 2)
@@ -79,13 +79,15 @@ def test_money_is_in_sql_what_it_is_in_the_audit(ask: Any, log: WrittenLog):
         row[0]: dict(zip(("authorization", "capture", "void", "refund"), row[1:], strict=True))
         for row in ask("select payment_id, authorized, captured, voided, refunded from payments")
     }
-    assert by_sql == {one: dict(payment.moved) for one, payment in audited(log)._trade._payments.items()}
+    assert by_sql == {
+        one: dict(payment.moved) for one, payment in rows_of(audited(log)._trade._payments).items()
+    }
     assert sum(moved["capture"] for moved in by_sql.values()) > 0
     assert sum(moved["refund"] for moved in by_sql.values()) > 0
 
 
 def test_orders_have_the_ends_that_the_audit_found(ask: Any, log: WrittenLog):
-    audited_orders = audited(log)._trade._orders
+    audited_orders = rows_of(audited(log)._trade._orders)
     by_sql = {
         row[0]: row[1:] for row in ask("select order_id, status, amount, captured - returned from orders")
     }
@@ -283,6 +285,10 @@ def rows_in(directory: Path) -> int:
 
 def files_in(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.glob("*/*")}
+
+
+def rows_of(table: Any) -> dict[str, Any]:
+    return {key: table.get(key) for key in table}
 
 
 def audited(log: WrittenLog) -> LawBook:
