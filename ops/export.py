@@ -32,6 +32,7 @@ FILES_MAX = 24
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+DRAFT = ".part"
 FEW_VALUES = (
     "topic",
     "stream",
@@ -105,7 +106,7 @@ def begin(directory: Path, blank: Manifest) -> Manifest:
     directory.mkdir(parents=True, exist_ok=True)
     found = read_manifest(directory)
     if found is None:
-        if any(each.name != LOCK for each in directory.iterdir()):
+        if {each.name for each in directory.iterdir()} - {LOCK, f"{MANIFEST}{DRAFT}"}:
             raise ExportFailed(f"{directory} is not empty and holds no export; name another")
         _write_manifest(directory, blank)  # whatever is left behind from now on is ours
         return blank
@@ -207,24 +208,37 @@ class _Segment:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        for message, writer in self._writers.items():
+        try:
             if kind is None:
+                self._finish()
+        finally:
+            self._forget_drafts()
+
+    def _finish(self) -> None:
+        for message, writer in self._writers.items():
+            writer.close()
+            _flush(self._draft(message))
+        for message in self._writers:
+            self._draft(message).replace(self.directory / self._name(message))
+
+    def _forget_drafts(self) -> None:
+        for message, writer in self._writers.items():
+            with suppress(Exception):  # the disk may be full: closing would write
                 writer.close()
-                _flush(self.directory / self._name(message))
-            else:
-                with suppress(Exception):  # the disk may be full: closing would write
-                    writer.close()
-                (self.directory / self._name(message)).unlink(missing_ok=True)
+            self._draft(message).unlink(missing_ok=True)
 
     def _writer(self, message: type) -> Any:
         if message not in self._writers:
-            path = self.directory / self._name(message)
-            path.parent.mkdir(exist_ok=True)
-            self._writers[message] = parquet_writer(path, arrow_schema(message))
+            draft = self._draft(message)
+            draft.parent.mkdir(exist_ok=True)
+            self._writers[message] = parquet_writer(draft, arrow_schema(message))
         return self._writers[message]
 
     def _name(self, message: type) -> str:
         return f"{message.__name__}/{self.number:06}.parquet"
+
+    def _draft(self, message: type) -> Path:
+        return self.directory / f"{self._name(message)}{DRAFT}"
 
 
 def parquet_writer(path: Path, schema: Any) -> Any:
@@ -264,36 +278,36 @@ def _merged(directory: Path, found: Manifest) -> Manifest:
 
 
 def _merge(parts: list[Path], whole: Path) -> None:
-    first = pq.ParquetFile(parts[0])
-    with parquet_writer(whole, first.schema_arrow) as writer:
+    draft = whole.with_name(f"{whole.name}{DRAFT}")
+    with parquet_writer(draft, pq.read_schema(parts[0])) as writer:
         for part in parts:
             for batch in pq.ParquetFile(part).iter_batches(batch_size=65_536):
                 writer.write_batch(batch)
-    _flush(whole)
+    _flush(draft)
+    draft.replace(whole)
 
 
 def _write_manifest(directory: Path, manifest: Manifest) -> None:
-    draft = directory / f"{MANIFEST}.draft"
+    draft = directory / f"{MANIFEST}{DRAFT}"
     draft.write_text(json.dumps(asdict(manifest), indent=1), "utf-8")
     _flush(draft)
     draft.replace(directory / MANIFEST)
 
 
 def _sweep(directory: Path, manifest: Manifest) -> None:
-    """Remove what a killed or merged export left behind."""
+    """Remove what a killed or merged export left behind; what else lies there has no number for a name."""
     named = {directory / path for paths in manifest.files.values() for path in paths}
-    for file in directory.glob("*/*.parquet"):
+    for file in directory.glob(f"*/{'[0-9]' * 6}*.parquet*"):
         if file not in named:
             file.unlink()
 
 
 def delete(directory: Path) -> None:
-    """An export that can be made again; the lock stays, for whoever holds it."""
+    """An export that can be made again: the manifest goes last, and the lock stays for whoever holds it."""
     for each in directory.iterdir():
         if each.is_dir():
             shutil.rmtree(each)
-        elif each.name != LOCK:
-            each.unlink()
+    (directory / MANIFEST).unlink()
 
 
 def _flush(path: Path) -> None:

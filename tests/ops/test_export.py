@@ -184,12 +184,13 @@ def test_an_interrupted_export_is_whole_and_goes_on(
 
 def test_what_a_killed_export_left_behind_is_swept(log: WrittenLog, tmp_path: Path):
     done = bring_up_to_date(log, tmp_path)
-    leftover = tmp_path / "OrderPlaced" / "000099.parquet"
-    leftover.write_bytes(b"half a file")
+    for leftover in ("000099.parquet", "000100.parquet.part", "mine.parquet"):
+        (tmp_path / "OrderPlaced" / leftover).write_bytes(b"half a file")
 
     bring_up_to_date(log, tmp_path)
 
-    assert files_in(tmp_path) == {path for paths in done.files.values() for path in paths}
+    ours = {path for paths in done.files.values() for path in paths}
+    assert files_in(tmp_path) == ours | {"OrderPlaced/mine.parquet"}
 
 
 def test_a_full_disk_is_named_and_leaves_what_was_there(
