@@ -33,6 +33,10 @@ DECIDED_WITHIN_S = 5.0
 DELIVERY_TIMEOUT_MS = 2_000
 QUEUE_KB = 65_536
 SERVE_EVERY_S = 0.25
+RENEW_AFTER_S = 5.0
+"""Kafka's client that has heard nothing for so long is replaced: librdkafka forgets a broker that is missing in one
+answer (one that was fenced for a moment, say), and then looks for it no more.
+"""
 FLUSH_S = 3.0
 FLUSH_LOOK_S = 0.01
 
@@ -75,6 +79,8 @@ class Intake:
         self._flights: dict[str, _Flight] = {}
         self._departing: list[tuple[_Flight, _Outgoing]] = []
         self._producer = Producer(_settings(kafka), logger=KafkaLog())
+        self._leaving: Producer | None = None
+        self._unheard_since: float | None = None
         self._serving: asyncio.TimerHandle | None = None
         self._reader = DecisionsReader(kafka, topics, self.reply_to, codec, self._hand_over)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,9 +97,11 @@ class Intake:
         """Everything produced is in Kafka or given up when this returns (at most 5 s)."""
         self._depart()
         gives_up_at = time.monotonic() + FLUSH_S
-        while len(self._producer) and time.monotonic() < gives_up_at:
+        clients = [client for client in (self._producer, self._leaving) if client is not None]
+        while any(map(len, clients)) and time.monotonic() < gives_up_at:
             await asyncio.sleep(FLUSH_LOOK_S)
-            self._producer.poll(0)
+            for client in clients:
+                client.poll(0)
         if self._serving:
             self._serving.cancel()
         await asyncio.to_thread(self._reader.stop)
@@ -115,7 +123,9 @@ class Intake:
         try:
             await asyncio.to_thread(self._producer.list_topics, self._topics.schemas, timeout_s)
         except KafkaException:
+            self._nothing_heard()
             return False
+        self._unheard_since = None
         return True
 
     async def ask(self, aggregate: str, key: str, command: Command, meta: CommandMeta) -> Decided | None:
@@ -205,11 +215,32 @@ class Intake:
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """What Kafka's client has to say is heard here and whenever commands go out: no thread wakes up for it."""
         self._producer.poll(0)
+        self._renew_client(loop)
         self._serving = loop.call_later(SERVE_EVERY_S, self._serve, loop)
+
+    def _renew_client(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One at a time leaves, when it has told of all that it was given: within DELIVERY_TIMEOUT_MS."""
+        if self._leaving is not None:
+            self._leaving.poll(0)
+            if not len(self._leaving):
+                loop.run_in_executor(None, _let_go, [self._leaving])
+                self._leaving = None
+        elif self._unheard_since is not None and time.monotonic() - self._unheard_since > RENEW_AFTER_S:
+            log.warning("kafka_client_renewed", unheard_s=round(time.monotonic() - self._unheard_since, 1))
+            self._leaving, self._producer = (
+                self._producer,
+                Producer(_settings(self._kafka), logger=KafkaLog()),
+            )
+            self._unheard_since = None
+
+    def _nothing_heard(self) -> None:
+        if self._unheard_since is None:
+            self._unheard_since = time.monotonic()
 
     def _on_delivery(self, flight: _Flight) -> Callable[[KafkaError | None, Message], None]:
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is None:
+                self._unheard_since = None
                 flight.delivered = True  # the answer comes through the decisions
                 return
             if error.fatal():
@@ -227,6 +258,7 @@ class Intake:
             flight.timer = asyncio.get_running_loop().call_later(rest_s, self._end, flight, None)
 
     def _fail(self, flight: _Flight, why: str) -> None:
+        self._nothing_heard()
         text = f"{why} It has no effect or one; the same key may be sent again."
         self._end(flight, OutcomeUnknownError(text, command_id=flight.command_id))
 
@@ -257,6 +289,11 @@ class Intake:
     def _hand_over(self, decided: Sequence[Decided]) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._land, decided)
+
+
+def _let_go(last: list[Producer]) -> None:
+    """In a thread of its own, for it waits until the client's threads have ended."""
+    last.clear()
 
 
 def _headers(command: Command, meta: CommandMeta, value: bytes) -> list[tuple[str, str | bytes | None]]:

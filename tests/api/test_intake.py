@@ -322,3 +322,17 @@ async def test_a_wrong_number_of_partitions_ends_it(stack, topics):
     assert "partitions" in str(intake.broken)
     with pytest.raises(NotReadyError):
         await intake.ask("cart", "x", ClearCart("x"), meta_of("x", intake))
+
+
+async def test_a_client_that_has_lost_sight_of_kafka_is_replaced(
+    intake: Intake, responder: Responder, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(api.intake, "RENEW_AFTER_S", 0.2)
+    lost = Producer({"bootstrap.servers": DEAD, "message.timeout.ms": 2_000})
+    intake._producer = lost
+    with pytest.raises(OutcomeUnknownError):
+        await ask(intake, meta_of("into the void", intake))
+    await until(lambda: intake._producer is not lost and intake._leaving is None)
+
+    assert await intake.reaches_kafka(10)
+    assert await ask(intake, meta_of("to somebody who listens", intake)) is not None
