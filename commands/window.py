@@ -5,12 +5,15 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from commands.journal import Store, Stored
-from schemas.codec import Codec, Decoded
+from schemas.codec import Codec, Decoded, UndecodableError
 from schemas.decisions import Decided, Decisions
 from schemas.meta import DAY, Micros, RecordMeta
 
 ID_BYTES = 16
 _COMMAND_ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+INSTANTS_END = DAY << 32
+"""The number of a bucket has four bytes."""
+
 DECODED_MAX = 32
 """Decisions records that are kept decoded, for callers who repeat themselves."""
 
@@ -50,6 +53,8 @@ class Window:
         """The same for a record read from the topic, without decoding its outcomes; raises UndecodableError."""
         value = stored.value or b""
         meta, ids = self._codec.peek(value, "ids")
+        if not 0 <= meta["recorded_at"] < INSTANTS_END:
+            raise UndecodableError(f"no writer's clock says {meta['recorded_at']}")
         return self.put(stored.offset, value, ids, meta["recorded_at"])
 
     def forget(self, now: Micros) -> None:

@@ -404,7 +404,7 @@ class Writer:
         """What a record of the state topic means for this machine's disk; a stranger's means nothing."""
         try:
             return self._restored(stored)
-        except (UndecodableError, UnicodeDecodeError) as error:
+        except (UndecodableError, UnicodeDecodeError, OverflowError) as error:
             self._note_unfit("state", stored, str(error))
             return {}
 

@@ -215,7 +215,7 @@ async def _bounded_body(response: aiohttp.ClientResponse) -> bytes:
 def _object_of(body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableAnswerError("not JSON") from error
     if not isinstance(fields, dict):
         raise UnreadableAnswerError("not a JSON object")

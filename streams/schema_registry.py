@@ -67,7 +67,8 @@ def _schema_in(message: Message) -> Schema | None:
         fingerprint_of(schema)
     except Exception:  # noqa: BLE001  # fastavro raises whatever the JSON makes it trip over
         return None
-    return schema if isinstance(schema, dict) and "name" in schema else None
+    is_record = isinstance(schema, dict) and schema.get("type") == "record"
+    return schema if is_record and isinstance(schema.get("name"), str) else None
 
 
 class LearningDecoder:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from commands.decider import Decider
 from commands.handler import Handler
 from commands.journal import Ends, Output, OutputKind, Partition, ReassignedError, Received, Stored
 from commands.registry import DECIDERS
@@ -76,7 +77,13 @@ class MemoryJournal:
 class Desk:
     """One handler over all aggregates, with a clock that only the test moves."""
 
-    def __init__(self, journal: MemoryJournal | None = None, store: Disk | None = None) -> None:
+    def __init__(
+        self,
+        journal: MemoryJournal | None = None,
+        store: Disk | None = None,
+        deciders: Mapping[str, Decider] = DECIDERS,
+    ) -> None:
+        self._deciders = deciders
         self.journal = journal or MemoryJournal()
         self.store = store or Disk()
         self.now = Micros(1_700_000_000 * SECOND)
@@ -86,7 +93,7 @@ class Desk:
         """A new process: on the same disk, or on the given one."""
         self.store = store or self.store
         self.handler = Handler(
-            self.journal, self.store, DECIDERS, CODEC, TOPICS, lambda: self.now, f"life-{id(self)}"
+            self.journal, self.store, self._deciders, CODEC, TOPICS, lambda: self.now, f"life-{id(self)}"
         )
         self.journal.reassign = [Partition(a, n) for a in DECIDERS for n in range(TOPICS.partitions)]
         self.handler.turn()
