@@ -1,7 +1,7 @@
 """The table of the sagas says all: an event that is not in it moves none of them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import Codec, Decoded
@@ -22,6 +22,7 @@ def moved_by(fact: Decoded[EventMeta]) -> list[React]:
 
 
 @pytest.mark.parametrize("event", EVENTS)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_an_event_moves_the_saga_that_the_table_names_and_no_other(event, data):
     fact = Decoded(EVENT, data.draw(instances(event)))
@@ -30,6 +31,7 @@ def test_an_event_moves_the_saga_that_the_table_names_and_no_other(event, data):
 
 
 @pytest.mark.parametrize("event", EVENTS)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_the_events_in_the_table_are_decoded_and_no_others(event, data):
     intake = Intake(CODEC, expected_on(TOPICS), other_events(CODEC, HEARD))
