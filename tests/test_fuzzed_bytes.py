@@ -270,10 +270,8 @@ def test_bytes_among_the_schemas_are_none(value: bytes):
 # What callers send.
 
 
-def bearer(headers: str) -> Mapping[str, str]:
-    return {"webhook-id": "evt_1", "webhook-timestamp": "1000", "webhook-signature": headers}
-
-
+BACKDATER = Principal("anna", "merchant", backdate=True)
+REQUEST = ProviderRequest(Verb.CAPTURE, "k", "p", "o", 500, "GBP", "", "auth")
 TEXTS: Mapping[str, tuple[Callable[[str], Any], type[Exception], tuple[str, ...]]] = {
     "a cursor": (lambda text: place_of(text, int, str), BadCursor, (cursor_of(3, "order/1"),)),
     "a receipt": (receipts.read, ValueError, ("cart/7c0f@3, stock/85%2C123A/main@12",)),
@@ -304,8 +302,6 @@ TEXTS: Mapping[str, tuple[Callable[[str], Any], type[Exception], tuple[str, ...]
         ('{"outcome": "succeeded", "verb": "capture", "id": "c"}', "[" * 5_000),
     ),
 }
-BACKDATER = Principal("anna", "merchant", backdate=True)
-REQUEST = ProviderRequest(Verb.CAPTURE, "k", "p", "o", 500, "GBP", "", "auth")
 
 
 @pytest.mark.parametrize("kind", TEXTS)

@@ -7,9 +7,30 @@ from hypothesis import strategies as st
 from schemas.codec import Codec, Decoded
 from schemas.language import AGGREGATES
 from schemas.meta import EventMeta
+from schemas.order import (
+    OrderCaptureRequested,
+    OrderClaimsOrphaned,
+    OrderConfirmationRepeated,
+    OrderPaymentOrphaned,
+    order_stream,
+)
 from schemas.topics import Topics
+from streams.asked import Asked
 from streams.intake import Intake, expected_on, other_events
 from streams.saga import HEARD, SAGAS, React, react
+from tests.an_order import (
+    CONFIRMED,
+    LAMP,
+    LEAVING,
+    ORDER,
+    PLACED,
+    REMIND_AT,
+    SECURED,
+    cancelled,
+    recorded,
+    rejected,
+    step,
+)
 from tests.messages import EVENT, instances
 
 TOPICS = Topics("t", 2)
@@ -37,6 +58,28 @@ def test_the_events_in_the_table_are_decoded_and_no_others(event, data):
     intake = Intake(CODEC, expected_on(TOPICS), other_events(CODEC, HEARD))
     value = CODEC.encode(data.draw(instances(event)), vars(EVENT))
     assert intake.passes_over(value) == (event not in HEARD)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        PLACED[-1],
+        SECURED[-1],
+        CONFIRMED[-1],
+        OrderConfirmationRepeated(*step(LAMP), 2, "complete", REMIND_AT),
+        OrderCaptureRequested(*step(), 2, REMIND_AT),
+        rejected(LAMP, reason="payment", money="void"),
+        cancelled(LAMP, reason="late", held="allocated", money="refund", cart="complete"),
+        OrderClaimsOrphaned(*step(LAMP), "reserved"),
+        OrderPaymentOrphaned(*step(), "void"),
+        OrderPaymentOrphaned(*step(), "refund"),
+        LEAVING[-1],
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_whoever_is_asked_for_an_order_answers_to_that_order(event):
+    asked = [one for one in react(recorded(event), TOPICS) if isinstance(one, Asked)]
+    assert [one.meta.reply_to for one in asked] == [order_stream(ORDER)] * len(asked) != []
 
 
 def test_what_no_schema_of_ours_begins_is_not_passed_over():
