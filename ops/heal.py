@@ -12,12 +12,13 @@ import typer
 from confluent_kafka import KafkaException
 
 from ops.cli import brought_up, fail, say
+from ops.rebuild import rebuilt
 from ops.settings import Settings
 from ops.supervisor import read_report
 from projections.cassandra_store import CassandraSettings, CassandraStore
 from projections.heal import Change, Healed
 from projections.heal import heal as heal_stream
-from projections.rebuild import KafkaLog
+from projections.rebuild import KafkaLog, RebuildFailed
 from projections.redis_store import RedisSettings, RedisStore, RedisView
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS, view_named
 from projections.view import StoreUnavailable
@@ -36,17 +37,22 @@ def heal(
 ) -> None:
     """Make one key of a view anew from the log, while the projections run, and show what was wrong.
 
-    The role `projections` is started anew if something was, since it may hold in memory what it read. Exit 1 if the
-    log has no such stream, or if the store kept a row as it was: `rebuild VIEW` mends that one.
+    The role `projections` is started anew if something was, since it may hold in memory what it read. A row of
+    Cassandra that was written past its version would refuse what comes later whatever is written over it: then the
+    whole view is rebuilt, beside the live one. Exit 1 if the log has no such stream, or if a row is still wrong.
     """
     if view not in NAMES:
         fail(f"no view is called {view}; there are {', '.join(NAMES)}", 2)
     found = brought_up("heal")
     try:
         healed = _heal(view, key, found)
-        if healed.changes and not healed.refused and _started_anew(found):
+        if healed.refused:
+            say(f"{view} keeps what was written past its versions: rebuilding it, beside the live one")
+            rebuilt(view, found)
             healed = _together(healed, _heal(view, key, found))
-    except (KafkaException, StoreUnavailable) as error:
+        elif healed.changes and _started_anew(found):
+            healed = _together(healed, _heal(view, key, found))
+    except (KafkaException, StoreUnavailable, RebuildFailed) as error:
         fail(f"{key} of {view} was not healed: {error}", 2)
     for line in told(healed):
         typer.echo(line)
@@ -108,7 +114,7 @@ def told(healed: Healed) -> Iterator[str]:
     if not healed.changes:
         yield f"{healed.stream}@{healed.version} is what the log says: nothing to heal"
     elif refused:
-        yield f"{healed.view} keeps what was written past its versions; mend it with: ./daybook rebuild {healed.view}"
+        yield f"{healed.stream}@{healed.version} is still wrong; look with: ./daybook rebuild {healed.view}"
     else:
         yield f"{healed.stream}@{healed.version} is healed"
     if healed.poison is not None:

@@ -38,7 +38,7 @@ def rebuild(
     found = brought_up("rebuild")
     began = time.monotonic()
     try:
-        done = _rebuild(view, found)
+        done = rebuilt(view, found)
     except (KafkaException, StoreUnavailable, RebuildFailed) as error:
         fail(f"{view} was not rebuilt, the live one stays: {error}", 2)
     except KeyboardInterrupt:
@@ -50,7 +50,8 @@ def rebuild(
         raise typer.Exit(1)
 
 
-def _rebuild(view: str, found: Settings) -> Rebuilt:
+def rebuilt(view: str, found: Settings) -> Rebuilt:
+    """The view built anew and switched to. Raises KafkaException, StoreUnavailable, RebuildFailed."""
     topics = Topics(found.topic_prefix, found.partitions)
     decoder = LearningDecoder(Codec(), SchemaRegistry(found.kafka, topics).schemas)
     log = KafkaLog(found.kafka, decoder.decode)

@@ -164,6 +164,16 @@ class Codec:
         shape = self._shape_of(value)
         return shape.schema is shape.how.schema
 
+    def adopt(self, value: bytes, datum: Datum) -> Decoded[Any]:
+        """The message in a Kafka value that somebody else has read as `datum`, which becomes part of it. What was
+        written with another schema than today's is decoded; raises as `decode` does.
+        """
+        how = self._shape_of(value).how
+        if how.is_state or not self.is_today(value):
+            return self.decode(value)
+        body = dict(datum)
+        return Decoded(how.meta_from_datum(body.pop("meta")), how.from_datum(body))
+
     def peek(self, value: bytes, last: str) -> tuple[Datum, Any]:
         """The datum of `meta`, and the field `last`, of a message as it was written; what comes after `last` is not
         looked at. Raises as `decode` does.

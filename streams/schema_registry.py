@@ -8,7 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.avro import Schema, fingerprint_of
-from schemas.codec import Codec, Decoded, UnknownFingerprintError
+from schemas.codec import Codec, Datum, Decoded, UnknownFingerprintError
 from schemas.topics import Topics
 from streams.kafka_clients import DELIVERY_TIMEOUT_MS, producer_config
 from streams.topic_reader import read_to_end
@@ -89,6 +89,13 @@ class LearningDecoder:
             for schema in self._schemas().values():
                 self._codec.learn(schema)
             return self._codec.decode(value)
+
+    def adopt(self, value: bytes, datum: Datum) -> Decoded[Any]:
+        """The same of a value that somebody else has read as `datum`, which becomes part of it."""
+        try:
+            return self._codec.adopt(value, datum)
+        except UnknownFingerprintError:
+            return self.decode(value)
 
     def _may_ask(self, fingerprint: bytes) -> bool:
         now = time.monotonic()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
+from confluent_kafka import KafkaException
 
 from ops.audit.chains import End
 from ops.audit.desk import Place
@@ -146,7 +147,7 @@ class Auditor:
         self,
         ledgers: Ledgers,
         source: Log,
-        decode: Callable[[bytes], Decoded[Any]],
+        decode: Callable[[bytes, Record], Decoded[Any]],
         mirrors: Sequence[Mirror],
         places: Iterable[Place],
     ) -> None:
@@ -166,18 +167,21 @@ class Auditor:
         self._is_news = True
 
     async def turn(self, wait_s: float) -> None:
-        """Read a piece, fold it, judge what it completes. Raises LogCutError, KafkaException."""
+        """Read a piece, fold it, judge what it completes. Raises LogCutError; waits for a Kafka that is away."""
         self.fold(await asyncio.to_thread(self._source.read, wait_s))
         await self._take_cut()
 
     def fold(self, piece: Piece) -> None:
         """One piece of the log, written down as one."""
-        events = self.ledgers.book.events
+        events, by_topic = self.ledgers.book.events, defaultdict[str, list[Recorded]](list)
         for read in piece.records:
-            self.ledgers.book.feed(*read.place, read.value)
+            record = self.ledgers.book.feed(*read.place, read.value)
             self.behind[read.place] = read.offset + 1
-        for mirror, records in self._for_mirrors(piece.records):
-            mirror.fold(records)
+            if record is not None and self._mirrors[read.place[0]]:
+                by_topic[read.place[0]] += self._recorded(read, record)
+        for topic, records in by_topic.items():
+            for mirror in self._mirrors[topic]:
+                mirror.fold(records)
         if piece.records:
             self._is_news = True
             for place in {read.place for read in piece.records}:
@@ -203,7 +207,12 @@ class Auditor:
         self.ledgers.count("cuts", 1)
         number = self.ledgers.counted("cuts")
         self.ledgers.book.begin_cut(number)
-        self._cut = Cut(number, await asyncio.to_thread(self.ends))
+        try:
+            self._cut = Cut(number, await asyncio.to_thread(self.ends))
+        except KafkaException as error:
+            log.warning("cut_not_taken", reason=str(error))
+            self._is_news = True  # what was read waits for the next look
+            return
         self.lag = sum(max(0, end - self.reached[place]) for place, end in self._cut.ends.items())
         if self.lag > LAG_MAX:
             self.abreast.clear()
@@ -216,21 +225,12 @@ class Auditor:
             self.abreast.set()
             self.ledgers.commit()
 
-    def _for_mirrors(self, reads: Iterable[Read]) -> Iterable[tuple[Mirror, list[Recorded]]]:
-        by_topic: defaultdict[str, list[Recorded]] = defaultdict(list)
-        for read in reads:
-            if self._mirrors[read.place[0]] and (recorded := self._recorded(read)) is not None:
-                by_topic[read.place[0]].append(recorded)
-        for topic, records in by_topic.items():
-            for mirror in self._mirrors[topic]:
-                yield mirror, records
-
-    def _recorded(self, read: Read) -> Recorded | None:
-        """None for what nobody can read: law 8 says so, and its stream shows a gap."""
+    def _recorded(self, read: Read, record: Record) -> list[Recorded]:
+        """None for what the views' own code cannot read: its stream shows a gap."""
         try:
-            return Recorded(*read.place, read.offset, read.key, self._decode(read.value))
+            return [Recorded(*read.place, read.offset, read.key, self._decode(read.value, record))]
         except UndecodableError:
-            return None
+            return []
 
 
 def _opened(folder: Path, identity: str) -> KeptBooks:

@@ -16,7 +16,7 @@ class Breaches:
         self._first: dict[str, list[str]] = defaultdict(list)
 
     def add(self, law: str, what: str, cause: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002  # for those who tell it on
-        """`cause` is the `meta` of the event that breaks the law, where it is one event."""
+        """`cause` is the `meta` of the event that breaks the law, or names at least its stream, if there is one."""
         self._counts[law] += 1
         if len(self._first[law]) < _NAMED:
             self._first[law].append(what)

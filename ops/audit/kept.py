@@ -64,7 +64,8 @@ class KeptBreaches(Breaches):
         self._counted = {law: (self._totals.peek(law) or (0,))[0] for law in self._totals}
         self._drifts: KeptTable[tuple[Any, ...]] = books.table("drifts")
         self._drifting = {key: Drift(*found) for key in self._drifts if (found := self._drifts.peek(key))}
-        self._is_listed = False
+        self.is_listed = False
+        """Whether the file says all that is kept."""
 
     @property
     def laws_broken(self) -> dict[str, int]:
@@ -76,7 +77,8 @@ class KeptBreaches(Breaches):
         return list(self._drifting.values())
 
     def add(self, law: str, what: str, cause: Mapping[str, Any] | None = None) -> None:
-        chain = {name: value for name in SAID_OF_AN_EVENT if (value := (cause or {}).get(name))}
+        known = {**self._last_of((cause or {}).get("stream", "")), **(cause or {})}
+        chain = {name: value for name in SAID_OF_AN_EVENT if (value := known.get(name))}
         if self._keep(law, what, what, chain):
             log.error("law_broken", law=law, what=what, **chain)
 
@@ -86,7 +88,9 @@ class KeptBreaches(Breaches):
             return
         self._drifting[key] = drift
         self._drifts[key] = tuple(drift)
-        chain = {"view": drift.view, "row": drift.name, **self._chain_of(drift)}
+        chain: dict[str, Any] = {"view": drift.view, "row": drift.name}
+        if drift.stream:  # a row of an older event than the stream's last one names that version itself
+            chain |= self._last_of(drift.stream) | {"stream": drift.stream, "version": drift.version}
         what = f"{drift.view}: {drift.name} {drift.kind}"
         self._keep(LAW_OF_VIEWS, what, f"{what} {_now()}", chain)  # once mended, it may drift again
         log.error("view_drifted", what=what, **chain)
@@ -99,12 +103,12 @@ class KeptBreaches(Breaches):
         if self._drifting.pop(key, None) is not None:
             self._drifts.get(key)
             self._drifts.pop(key)
-            self._is_listed = False
+            self.is_listed = False
             log.info("view_mended", view=view, row=name)
 
     def list_all(self) -> None:
         """Write what is kept where `./daybook audit breaches` reads it, if it is news; after a commit."""
-        if self._is_listed:
+        if self.is_listed:
             return
         lines = [self._found.peek(key) for key in self._found]
         wrong_now = set(self._drifting)
@@ -115,7 +119,7 @@ class KeptBreaches(Breaches):
         draft.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
         draft.replace(self._listed)
-        self._is_listed = True
+        self.is_listed = True
 
     def _keep(self, law: str, what: str, identity: str, chain: Mapping[str, Any]) -> bool:
         """Whether it is news."""
@@ -130,7 +134,7 @@ class KeptBreaches(Breaches):
         self._found[f"{number:012}"] = {"law": law, "found_at": _now(), "what": what, "key": key, **chain}
         if number > KEPT_MAX:
             self._drop(f"{number - KEPT_MAX:012}")
-        self._is_listed = False
+        self.is_listed = False
         return True
 
     def _drop(self, number: str) -> None:
@@ -138,13 +142,12 @@ class KeptBreaches(Breaches):
         if old is not None:
             self._said.pop(old["key"])
 
-    def _chain_of(self, drift: Drift) -> dict[str, Any]:
-        """Who asked for the stream's last event; a row of an older event names that version itself."""
-        end = self._end_of(drift.stream) if drift.stream else None
+    def _last_of(self, stream: str) -> dict[str, Any]:
+        """The last event of a stream, and who asked for it."""
+        end = self._end_of(stream) if stream else None
         if end is None:
             return {}
-        chain = {"stream": drift.stream, "version": drift.version}
-        return chain | {"command_id": end.command_id, "correlation_id": end.correlation_id}
+        return {"version": end.version, "command_id": end.command_id, "correlation_id": end.correlation_id}
 
 
 def _now() -> int:

@@ -11,7 +11,7 @@ from ops.audit.stock import StockBooks
 from ops.audit.tables import Books, BooksInMemory
 from ops.audit.tally import Tally
 from ops.audit.trade import TradeBooks
-from ops.audit.wire import AvscReader, UnreadableError
+from ops.audit.wire import AvscReader, Record, UnreadableError
 
 LAWS_OF_THE_LOG = ("1", "2", "3", "4", "5", "6", "8")
 """All laws but the seventh, which speaks of what stands beside the log."""
@@ -55,20 +55,21 @@ class LawBook:
         self._tally = tally
         self.events = 0
 
-    def feed(self, topic: str, partition: int, value: bytes) -> None:
-        """One Kafka value of a topic `….events.…` or `….decisions.…`."""
+    def feed(self, topic: str, partition: int, value: bytes) -> Record | None:
+        """One Kafka value of a topic `….events.…` or `….decisions.…`; returns what it says, None if nobody can read it."""
         kind, aggregate = topic.rsplit(".", 2)[1:]
         try:
             name, record = self._reader.read(value)
         except UnreadableError as error:
             self._breaches.add("8", f"{topic}[{partition}]: {error}")
-            return
+            return None
         if kind == "decisions":
             self.effects.told(record, STREAM_OF[aggregate])
             if self._tally is not None:
                 self._tally.told(record)
         else:
             self._feed_event(topic, partition, aggregate, name, record, value)
+        return record
 
     def finish(
         self, now: int, ledger: Iterable[Mapping[str, Any]] | None = None, acknowledged: Iterable[str] = ()

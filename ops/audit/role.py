@@ -105,8 +105,8 @@ class _Role:
         self._ledgers = opened(settings.state or DEFAULT_STATE, self._follower, identity, reader)
         views = [(store, view) for store, views in stores for view in views]
         mirrors = [Mirror(view, store, self._ledgers.books) for store, view in views]
-        decode = LearningDecoder(Codec(), registry.schemas).decode
-        self._auditor = Auditor(self._ledgers, self._follower, decode, mirrors, places)
+        adopt = LearningDecoder(Codec(), registry.schemas).adopt
+        self._auditor = Auditor(self._ledgers, self._follower, adopt, mirrors, places)
         self.comparisons = [
             Comparison(mirror, store, topics, self._auditor, self._ledgers.books, self._ledgers.breaches)
             for mirror, (store, _) in zip(mirrors, views, strict=True)
@@ -117,6 +117,8 @@ class _Role:
     async def follow(self) -> None:
         while True:
             await self._auditor.turn(WAIT_S)
+            if not self._ledgers.breaches.is_listed:  # a comparison found something, while the log rests
+                self._ledgers.commit()
             self._say()
 
     async def compare(self, comparison: Comparison) -> None:

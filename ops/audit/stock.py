@@ -98,7 +98,8 @@ class StockBooks:
     def miss(self, key: str) -> None:
         """A reservation was not ended although its time was up."""
         stream, order_id, line = key.rsplit(" ", 2)
-        self._breaches.add("4", f"{stream}: the reservation of order {order_id} line {line} never ended")
+        what = f"{stream}: the reservation of order {order_id} line {line} never ended"
+        self._breaches.add("4", what, {"stream": stream})
 
     def check_sums(self) -> None:
         """Every shelf's balances against its claims; what each event says was compared as it came."""
@@ -151,7 +152,9 @@ class StockBooks:
 
     def _miss_shortfall(self, stream: str, shelf: _Shelf) -> None:
         shelf.uncovered_by = ""
-        self._breaches.add("2", f"{stream}: an adjustment uncovered promises and does not say so")
+        self._breaches.add(
+            "2", f"{stream}: an adjustment uncovered promises and does not say so", {"stream": stream}
+        )
 
     # What promises units, and takes promises back.
 

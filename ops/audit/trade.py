@@ -116,11 +116,13 @@ class TradeBooks:
         """An order did not end, or did not say that it owes money, although its time was up."""
         order = self._orders.get(order_id)
         if kind == "order":
-            self._breaches.add("3", f"order/{order_id} never ended")
+            self._breaches.add("3", f"order/{order_id} never ended", {"stream": f"order/{order_id}"})
         elif order is not None and self._holds_in_silence(order_id):
             held = sum(payment.held for payment in self._payments_for(order_id))
             self._breaches.add(
-                "5", f"order/{order_id} was {order.state}, holds {held} and does not say it owes it"
+                "5",
+                f"order/{order_id} was {order.state}, holds {held} and does not say it owes it",
+                {"stream": f"order/{order_id}"},
             )
 
     def compare_with_provider(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -215,15 +217,15 @@ class TradeBooks:
     def _check_charges(self, order_id: str) -> bool:
         """Whether it was charged at most what it comes to, and only if it was confirmed."""
         captured = sum(payment.moved["capture"] for payment in self._payments_for(order_id))
-        order = self._orders.get(order_id)
+        order, cause = self._orders.get(order_id), {"stream": f"order/{order_id}"}
         if order is None:
             self._breaches.add("5", f"order/{order_id} was never placed and has a payment")
             return False
         if captured > order.amount:
-            self._breaches.add("5", f"order/{order_id} of {order.amount} was charged {captured}")
+            self._breaches.add("5", f"order/{order_id} of {order.amount} was charged {captured}", cause)
         if captured and not order.was_confirmed:
             self._breaches.add(
-                "5", f"order/{order_id} was {order.state}, never confirmed, and charged {captured}"
+                "5", f"order/{order_id} was {order.state}, never confirmed, and charged {captured}", cause
             )
         return True
 

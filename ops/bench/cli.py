@@ -16,8 +16,8 @@ from ops.bench.contest import ROUNDS, BenchFailed, Contest, Verdict, hold
 from ops.local_stack import LocalStack, StackFailed
 from ops.settings import Settings
 
-NAMES = ("hot-sku", "commands", "latency", "takeover", "winter", "replay", "export")
-LONG = ("takeover", "winter")
+NAMES = ("hot-sku", "commands", "latency", "takeover", "winter", "replay", "export", "auditor")
+LONG = ("takeover", "winter", "auditor")
 TAKEOVERS = 20
 """A 95th percentile of fewer is none."""
 
@@ -32,7 +32,8 @@ def say(message: str) -> None:
 
 def bench(
     name: Annotated[
-        str, typer.Argument(help=f"{' | '.join(NAMES)}; all but takeover and winter if none is named.")
+        str,
+        typer.Argument(help=f"{' | '.join(NAMES)}; all but takeover, winter and auditor if none is named."),
     ] = "",
     *,
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON into this file.")] = None,
@@ -69,9 +70,13 @@ def run(names: list[str], rounds: int) -> Report:
         from ops.bench.winter import winter
 
         found["winter"] = as_report(winter(home / "winter.json"), {})
-    measured = [name for name in names if name != "winter"]
-    if measured:
+    measured = [name for name in names if name not in ("winter", "auditor")]
+    if measured or "auditor" in names:
         with kafka_for(replace(settings.from_environment(), home=home)) as ready:
+            if "auditor" in names:
+                from ops.bench.auditor import auditor
+
+                found["auditor"] = as_report(auditor(ready, say), {})
             for name in measured:
                 found[name] = held(name, ready, max(rounds, TAKEOVERS) if name == "takeover" else rounds)
     return found

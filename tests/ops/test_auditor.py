@@ -93,7 +93,7 @@ class Audit:
         self.ledgers = Ledgers(self.folder / "ledgers", "a log", self.folder / "found.jsonl", READER)
         self.mirror = Mirror(stock.VIEW, self.names, self.ledgers.books)
         source = Source(self.kafka, {at: self.ledgers.position(at) for at in PLACES})
-        self.auditor = Auditor(self.ledgers, source, CODEC.decode, [self.mirror], PLACES)
+        self.auditor = Auditor(self.ledgers, source, CODEC.adopt, [self.mirror], PLACES)
 
     def kill(self) -> None:
         """What was not committed is gone."""

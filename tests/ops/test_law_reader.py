@@ -1,5 +1,6 @@
 """The reader of the laws on a real Kafka: it sees what is committed and nothing else, up to the end of the log."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
@@ -9,6 +10,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from ops.audit.follower import Follower
 from ops.audit.log_reader import AGGREGATES, KINDS, LogNotReadError
 from ops.demo.laws import check_laws
 from ops.local_stack import Addresses
@@ -77,6 +79,27 @@ def test_what_was_aborted_is_not_read(stack: Addresses, prefix: str):
     verdicts = check_laws(stack.kafka, prefix, [], acknowledged=["cart/1@1"])
     assert verdicts["6"] == "cart/1@1 was acknowledged and is not in the log"
     assert verdicts["8"] == "holds"
+
+
+def test_a_follower_reaches_the_end_also_where_only_markers_come(stack: Addresses, prefix: str):
+    places = [(f"{prefix}.{kind}.{name}", n) for kind in KINDS for name in AGGREGATES for n in range(2)]
+    follower, reached = Follower(stack.kafka, places), dict.fromkeys(places, 0)
+    follower.start(reached)
+    log, found = two_transactions(), 0
+    for aborted in (True, False, True):
+        with transaction(stack.kafka) as producer:
+            write(producer, prefix, log.records)
+            if aborted:
+                producer.abort_transaction(30)
+                producer.begin_transaction()
+        deadline = time.monotonic() + 60
+        while reached != follower.ends() and time.monotonic() < deadline:
+            piece = follower.read(0.5)
+            found += len(piece.records)
+            reached.update(piece.reached)
+        assert reached == follower.ends()
+    assert found == len(log.records)
+    follower.close()
 
 
 def test_a_missing_transaction_is_found(stack: Addresses, prefix: str):

@@ -11,7 +11,7 @@ from fastavro.schema import load_schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.avro import AVSC, fingerprint_of, released_files, schema_of
+from schemas.avro import AVSC, fingerprint_of, released_files, schema_of, without_logical_types
 from schemas.codec import HEADER_BYTES, Codec, Decoded, UndecodableError, UnknownFingerprintError
 from schemas.decisions import Decisions
 from schemas.inventory import StockItem, StockReserved
@@ -54,6 +54,18 @@ def test_an_outside_reader_needs_only_fastavro_and_the_checked_in_schema(message
     assert {name: _plain(datum[name]) for name in vars(body)} == {
         name: _as_datum(value) for name, value in vars(body).items()
     }
+
+
+@every_message
+@settings(max_examples=3, deadline=UNHURRIED)
+@given(data=st.data())
+def test_what_another_reader_has_read_becomes_the_message_that_is_decoded(message: type, data: st.DataObject):
+    body, meta = data.draw(instances(message)), data.draw(instances(META_OF[message]))
+    value = CODEC.encode(body, vars(meta))
+    schema = parse_schema(without_logical_types(load_schema(str(AVSC / f"{message.__name__}.avsc"))))
+    datum: Any = schemaless_reader(io.BytesIO(value[HEADER_BYTES:]), schema, None)
+
+    assert CODEC.adopt(value, datum) == CODEC.decode(value)
 
 
 def test_an_outside_reader_sees_times_as_datetimes():
