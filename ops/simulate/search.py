@@ -1,8 +1,7 @@
-"""Many seeds, over all cores: each run is judged by itself, so their order does not matter."""
+"""Many seeds, over several cores: each run is judged by itself, so their order does not matter."""
 
 import gc
 import logging
-import os
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import TypeVar
 import structlog
 
 from ops.simulate.planted import BUGS, planted
-from ops.simulate.runs import Run, carry_out, plan_of
+from ops.simulate.runs import Plan, Run, carry_out, plan_of
 from ops.simulate.shrink import shortest
 
 TICK_S = 1.0
@@ -48,31 +47,41 @@ class Hunted:
 
 def judge(seed: int) -> Judged:
     began = time.process_time()
-    run = carry_out(plan_of(seed))
+    run = run_of(plan_of(seed))
     cpu_s = time.process_time() - began
-    return Judged(seed, run, shortest(run, carry_out) if run.broken else None, cpu_s)
+    return Judged(seed, run, shortest(run, run_of) if run.broken else None, cpu_s)
+
+
+def run_of(plan: Plan) -> Run:
+    """The rubbish of a run is cleared away behind it, not on the way."""
+    gc.disable()
+    try:
+        return carry_out(plan)
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 def hunt(name: str, first: int, seeds: int) -> Hunted:
     for seed in range(first, first + seeds):
         with planted(name):
-            run = carry_out(plan_of(seed))
+            run = run_of(plan_of(seed))
         if run.broken:
             return Hunted(name, seed, run.broken[0])
     return Hunted(name, None, "")
 
 
-def judge_all(seeds: Iterable[int], tick: Callable[[], None]) -> Iterator[Judged]:
-    yield from _spread(((judge, (seed,)) for seed in seeds), tick)
+def judge_all(seeds: Iterable[int], tick: Callable[[], None], cores: int) -> Iterator[Judged]:
+    yield from _spread(((judge, (seed,)) for seed in seeds), tick, cores)
 
 
-def hunt_all(first: int, seeds: int, tick: Callable[[], None]) -> Iterator[Hunted]:
+def hunt_all(first: int, seeds: int, tick: Callable[[], None], cores: int) -> Iterator[Hunted]:
     """A few seeds for all of them, then more for those that are left: the shy ones keep nobody waiting."""
     left, tried, step = list(BUGS), 0, FIRST_STRETCH
     while left and tried < seeds:
         stretch = min(step, seeds - tried)
         missed: list[str] = []
-        for hunted in _spread(((hunt, (name, first + tried, stretch)) for name in left), tick):
+        for hunted in _spread(((hunt, (name, first + tried, stretch)) for name in left), tick, cores):
             if hunted.seed is None and tried + stretch < seeds:
                 missed.append(hunted.name)
             else:
@@ -81,10 +90,9 @@ def hunt_all(first: int, seeds: int, tick: Callable[[], None]) -> Iterator[Hunte
 
 
 def _spread(
-    tasks: Iterable[tuple[Callable[..., T], tuple[object, ...]]], tick: Callable[[], None]
+    tasks: Iterable[tuple[Callable[..., T], tuple[object, ...]]], tick: Callable[[], None], cores: int
 ) -> Iterator[T]:
     """Results as they come; `tick` is called at least every second. Closed, it ends what is under way."""
-    cores = os.cpu_count() or 1
     queue = iter(tasks)
     pool = ProcessPoolExecutor(cores, get_context("spawn"), initializer=work)
     under_way: set[Future[T]] = set()
@@ -115,6 +123,7 @@ def _taken(queue: Iterator[T], count: int) -> Iterator[T]:
 def work() -> None:
     """Ctrl-C is for the process that started this one, which ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     quieten()
 
 
