@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException
 
-from ops.simulate.clockwork import Clock, Waker
+from ops.simulate.clockwork import Clock, Process, Waker
 from schemas.meta import SECOND, Micros
 from schemas.topics import Topics
 
@@ -22,6 +22,9 @@ Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
 TRANSACTION_TIMEOUT = 5 * SECOND
 CLEANUP_INTERVAL = 1 * SECOND
+CLEANUP_INTERVAL_BY_DEFAULT = 10 * SECOND
+"""How often a coordinator looks for transactions that are open for too long: as our brokers are told, and as others do."""
+LOOK_EVERY = 1 * SECOND
 SESSION_TIMEOUT = 6 * SECOND
 HEARTBEAT_INTERVAL = 1_500_000
 MARKER_DELAY = 2_000
@@ -85,10 +88,10 @@ class Log:
 
     @property
     def stable(self) -> int:
-        return min(self.pending.values(), default=self.high)
+        return min(self.pending.values()) if self.pending else len(self.entries)
 
     def end(self, isolation: str) -> int:
-        return self.stable if isolation == "read_committed" else self.high
+        return self.stable if self.pending and isolation == "read_committed" else len(self.entries)
 
     def tell(self, *isolations: str) -> None:
         for isolation in isolations:
@@ -109,12 +112,12 @@ class Registered:
 
 @dataclass(eq=False)
 class Member:
-    """A consumer in a group; `alive` tells whether its process can send heartbeats."""
+    """A consumer in a group: while its process lives and is not frozen, it sends heartbeats."""
 
     name: str
     instance: str
     topics: Sequence[str]
-    alive: Callable[[], bool]
+    process: Process
     wake: Callable[[], None]
     seen_at: Micros
     generation: int = -1
@@ -151,11 +154,15 @@ class Broker:
         self.groups: defaultdict[str, Group] = defaultdict(Group)
         self.changed_at = clock.now
         self.aborted = 0
+        self.cleanup_interval = CLEANUP_INTERVAL
+        self.late_markers: defaultdict[str, int] = defaultdict(int)
+        """Of so many transactions of this id the markers come late, wherever no offsets stand."""
+        self._cleaned_at = clock.now
         self._random = random
         self._count = 0
         self._members = 0
         self._waiting: list[Waker] = []
-        clock.after(CLEANUP_INTERVAL, None, self._look_after)
+        clock.after(LOOK_EVERY, None, self._look_after)
 
     # Logs.
 
@@ -253,14 +260,16 @@ class Broker:
         self.aborted += outcome == "aborted"
         groups = sorted({group for group, _ in transaction.offsets})
         transaction.unmarked = len(transaction.places) + len(groups)
+        late = self.late_markers[transaction.owner] > 0
+        self.late_markers[transaction.owner] -= late
         for place in sorted(transaction.places):
-            self.clock.after(self._marker_delay(), None, self._mark, place, transaction)
+            self.clock.after(self._marker_delay(late=late), None, self._mark, place, transaction)
         for group in groups:
             self.clock.after(self._marker_delay(), None, self._mark_offsets, group, transaction)
 
-    def _marker_delay(self) -> int:
-        rarely = self._random.random() < RARELY
-        return int(self._random.random() * (MARKER_DELAY_RARELY if rarely else MARKER_DELAY))
+    def _marker_delay(self, *, late: bool = False) -> int:
+        late = self._random.random() < RARELY or late
+        return int(self._random.random() * (MARKER_DELAY_RARELY if late else MARKER_DELAY))
 
     def _mark(self, place: Place, transaction: Transaction) -> None:
         log = self.logs[place]
@@ -291,14 +300,23 @@ class Broker:
 
     def _look_after(self) -> None:
         """What the coordinators do by themselves: abort what is open for too long, drop members that are silent."""
+        if self.clock.now - self._cleaned_at >= self.cleanup_interval:
+            self._cleaned_at = self.clock.now
+            self._give_up_transactions()
+        for group in self.groups.values():
+            self._drop_silent(group)
+        self.clock.after(LOOK_EVERY, None, self._look_after)
+
+    def be_patient(self) -> None:
+        """Look for transactions that are open for too long as seldom as brokers do that nobody told otherwise."""
+        self.cleanup_interval, self._cleaned_at = CLEANUP_INTERVAL_BY_DEFAULT, self.clock.now
+
+    def _give_up_transactions(self) -> None:
         for registered in self.ids.values():
             current = registered.current
             if current is not None and self.clock.now - current.began_at > TRANSACTION_TIMEOUT:
                 registered.epoch += 1
                 self._end(registered, "aborted")
-        for group in self.groups.values():
-            self._drop_silent(group)
-        self.clock.after(CLEANUP_INTERVAL, None, self._look_after)
 
     # Groups.
 
@@ -394,13 +412,16 @@ class Broker:
 
     def _drop_silent(self, group: Group) -> None:
         now = self.clock.now
-        for member in list(group.members.values()):
-            if member.alive():
+        silent: list[Member] = []
+        for member in group.members.values():
+            if member.process.alive and member.process.thaws_at <= now:
                 # Heartbeats come from a thread of the client's own, whatever the process is busy with.
                 member.seen_at = now
             elif now - member.seen_at > SESSION_TIMEOUT:
-                del group.members[member.name]
-                self._rebalance(group)
+                silent.append(member)
+        for member in silent:
+            del group.members[member.name]
+            self._rebalance(group)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from ops.simulate.callers import Callers, Heard
 from ops.simulate.site import Site
 from ops.simulate.testimony import READER, Said, Testimony, testify
 from ops.simulate.views import view_errors
+from schemas.meta import SECOND
 
+ENDS_OF_ORDERS = ("OrderConfirmed", "OrderRejected", "OrderCancelled")
+CLAIMS = ("StockReserved", "StockReservationReleased", "StockReservationExpired", "StockAllocated")
 NAMED = 3
 """So many breaches of each checker are told."""
 
@@ -29,6 +32,8 @@ class Evidence:
     grace_us: int
     set_aside: set[str]
     """Reservations that no order asked for: that one expired, nobody is there to hear."""
+    hampered: Sequence[tuple[int, int]]
+    """From when to when writers may have been late."""
 
 
 def verdicts(site: Site, callers: Callers, late_us: int) -> list[str]:
@@ -43,6 +48,7 @@ def verdicts(site: Site, callers: Callers, late_us: int) -> list[str]:
         site.clock.now,
         GRACE_US + late_us,
         callers.set_aside,
+        sorted(site.network.hampered),
     )
     broken = [f"law 8: {unreadable}" for unreadable in said.unreadable[:NAMED]]
     broken += _law_book(evidence)
@@ -97,6 +103,36 @@ def _rejected_has_no_effect(evidence: Evidence) -> Iterable[str]:
             yield f"{said.name} is the effect of {id_}, whose caller was told that it was rejected"
         if said.meta["recorded_at"] > latest.get(id_, said.meta["recorded_at"]):
             yield f"{said.name} happened after the time of {id_}"
+
+
+def _all_ends_in_time(evidence: Evidence) -> Iterable[str]:
+    """C8, C9: orders leave `placed`, and reservations end, when they are due; only a hampered writer is excused."""
+    due: dict[str, int] = {}
+    ended: dict[str, int] = {}
+    for said in evidence.said.events:
+        record = said.record
+        if said.name == "OrderPlaced":
+            due[f"order/{record['order_id']}"] = record["expires_at"]
+        elif said.name in ENDS_OF_ORDERS:
+            ended.setdefault(f"order/{record['order_id']}", said.meta["recorded_at"])
+        elif said.name in CLAIMS:
+            claim = f"{said.meta['stream']}, order {record['order_id']}, line {record['line']}"
+            if said.name == "StockReserved":
+                due[claim] = record["expires_at"]
+            else:
+                ended.setdefault(claim, said.meta["recorded_at"])
+    for what, when in due.items():
+        late_us = ended.get(what, evidence.now) - _excused_until(when, evidence.hampered)
+        if late_us > GRACE_US:
+            yield f"{what} was due at {when} and ended {late_us / SECOND:.1f} s after anything could excuse it"
+
+
+def _excused_until(due: int, hampered: Sequence[tuple[int, int]]) -> int:
+    """Where the unbroken row of disturbances ends that was under way when it was due."""
+    for began, ended in hampered:
+        if began <= due + GRACE_US:
+            due = max(due, ended)
+    return due
 
 
 def _orders_are_settled(evidence: Evidence) -> Iterable[str]:
@@ -246,6 +282,7 @@ CHECKERS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
     "C5": _state_is_the_last_event,
     "C5 (clock)": _time_never_runs_backwards,
     "C8": _orders_are_settled,
+    "C8 (time)": _all_ends_in_time,
     "C8 (cart)": _carts_are_closed,
     "C9": _claims_are_whole,
     "C10": _provider_agrees,

@@ -17,10 +17,11 @@ from schemas.meta import SECOND
 from streams.machine import Machine
 
 Callback: TypeAlias = Callable[..., None]
-FETCH_US = 20_000
 TIRED_US = 1_000_000
 """A poll in which nothing comes may take so much longer than asked, as on a busy machine."""
 EARLY_FLUSH = 0.1
+LATE_FLUSH = 0.3
+"""What was produced is on its way when offsets are sent, or only when the commit waits for it: it is the library's affair."""
 WAIT_S = 5.0
 PATIENT_S = 0.2
 
@@ -119,15 +120,16 @@ class MemoryConsumer:
             f"{self._instance or process.name}/{self._broker.next_member()}",
             self._instance,
             self._topics,
-            lambda: process.alive and not process.frozen,
+            process,
             self._wake_up,
             self._clock.now,
         )
         self._broker.join(self._group, self._member)
 
-    def _wake_up(self) -> None:
-        if self._wake is not None:
-            self._wake()
+    def _wake_up(self, after_us: float = 0) -> None:
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake(after_us)
 
     def _follow_group(self) -> KafkaError | None:
         """Hear what the coordinator says; an error ends this consumer."""
@@ -174,18 +176,21 @@ class MemoryConsumer:
         clock, deadline = self._clock, self._clock.now + timeout * SECOND
         if timeout >= PATIENT_S:
             deadline = max(deadline + self._random.random() * TIRED_US, self._process.idle_until())
+        before = self._owned
         while True:
-            failure = self._follow_group()
+            failure, owned = self._follow_group(), self._owned
             if failure is not None:
                 return MemoryMessage(("", 0), 0, failure=failure)
+            if owned is not before:
+                # Whoever polls is told of new partitions now, however idle the others are.
+                deadline, before = min(deadline, clock.now + timeout * SECOND), owned
             found = self._take(1)
             if found:
                 return found[0]
             if clock.now >= deadline:
                 return None
             self._listen()
-            if clock.park(deadline - clock.now):
-                clock.park(self._random.random() * FETCH_US * self._network.weather.slowness)
+            clock.park(deadline - clock.now)
 
     def consume(self, num_messages: int, timeout: float) -> list[MemoryMessage]:
         assert timeout == 0, "with a timeout it would wait all of it out"
@@ -196,7 +201,8 @@ class MemoryConsumer:
 
     def _watch(self, place: Place) -> None:
         self._news[place] = None
-        self._wake_up()
+        if self._wake is not None:
+            self._wake_up(self._random.random() * self._network.longest_fetch_us())
 
     def _take(self, limit: int) -> list[MemoryMessage]:
         """Some of what is there, one partition after another, in an order that is not theirs."""
@@ -378,7 +384,8 @@ class MemoryProducer:
         on_delivery: Callback | None = None,
     ) -> None:
         self._queued[topic, partition].append(((key, value, headers), on_delivery))
-        if self._random.random() < EARLY_FLUSH:
+        goes_at_once = self._network.next_mishap(self._process, "first record")
+        if goes_at_once or self._random.random() < EARLY_FLUSH:
             self._flush()
 
     def poll(self, _timeout: float = 0) -> int:
@@ -393,7 +400,9 @@ class MemoryProducer:
     def send_offsets_to_transaction(
         self, offsets: Iterable[TopicPartition], membership: Membership, timeout: float
     ) -> None:
-        self._flush()
+        lingers = self._network.next_mishap(self._process, "flush") or self._random.random() < LATE_FLUSH
+        if not lingers:
+            self._flush()
         wanted = {(one.topic, one.partition): (one.offset, one.metadata or "") for one in offsets}
         ask = partial(self._broker.send_offsets, self._name, self._epoch, membership, wanted)
         self._call("offsets", timeout, ask)

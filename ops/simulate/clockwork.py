@@ -15,7 +15,7 @@ import greenlet
 
 from schemas.meta import SECOND, Micros
 
-Waker: TypeAlias = Callable[[], None]
+Waker: TypeAlias = Callable[..., None]
 START = Micros(1_700_000_000 * SECOND)
 
 
@@ -87,13 +87,13 @@ class Strand(greenlet.greenlet):  # type: ignore[misc]  # it has no types
             self.switch(woken)
 
     def waker(self) -> Waker:
-        """Ends the next `park`, and no later one."""
+        """Ends the next `park`, and no later one; so many microseconds after it was called."""
         return partial(self._wake, self.turn + 1)
 
-    def _wake(self, turn: int) -> None:
+    def _wake(self, turn: int, after_us: float = 0) -> None:
         if self.parked and turn == self.turn:
             clock = self.process.clock
-            clock.at(clock.now, self.process, self.resume, turn, True)
+            clock.at(clock.now + int(after_us), self.process, self.resume, turn, True)
 
     def end(self) -> None:
         if not self.dead:
@@ -145,7 +145,8 @@ class Clock:
         strand.turn += 1
         strand.parked = True
         if timeout_us is not None:
-            self.after(max(0, timeout_us), process, strand.resume, strand.turn, False)
+            due = self.now + ceil(timeout_us) if timeout_us > 0 else self.now
+            self.at(due, process, strand.resume, strand.turn, False)
         woken: bool = self.hub.switch()
         if not process.alive:
             raise Ended
@@ -159,8 +160,8 @@ class Clock:
 
 
 def current() -> Strand:
-    strand = greenlet.getcurrent()
-    assert isinstance(strand, Strand), "only a strand can wait"
+    """The strand that is running: nothing else can wait."""
+    strand: Strand = greenlet.getcurrent()
     return strand
 
 

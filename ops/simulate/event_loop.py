@@ -4,11 +4,28 @@ import asyncio
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, cast
 
 from ops.simulate.clockwork import Ended, Process, Waker, current
 from schemas.meta import SECOND
+
+
+class _Handle(asyncio.Handle):
+    """A callback that is due, without what only the debugger wants to know of it."""
+
+    __slots__ = ()
+
+    def __init__(  # its parent's would ask for more
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+    ) -> None:
+        self._callback, self._args, self._loop = callback, args, loop
+        self._context = copy_context() if context is None else context
+        self._cancelled, self._repr, self._source_traceback = False, None, None
 
 
 class VirtualLoop:
@@ -24,22 +41,21 @@ class VirtualLoop:
         process.spawn(self._spin)
 
     def _spin(self) -> None:
+        ready, process = self._ready, self._process
         while True:
             events._set_running_loop(self.loop)  # noqa: SLF001  # as every loop does
             try:
-                while self._ready:
-                    self._run(self._ready.popleft())
-                    if not self._process.alive:
+                while ready:
+                    handle = ready.popleft()
+                    if not handle._cancelled:  # noqa: SLF001  # as every loop does
+                        handle._run()  # noqa: SLF001  # as every loop does
+                    if not process.alive:
                         raise Ended
             finally:
                 events._set_running_loop(None)  # noqa: SLF001  # as every loop does
             self._wake = current().waker()
             self._clock.park()
             self._wake = None
-
-    def _run(self, handle: asyncio.Handle) -> None:
-        if not handle._cancelled:  # noqa: SLF001  # as every loop does
-            handle._run()  # noqa: SLF001  # as every loop does
 
     # What asyncio asks of a loop.
 
@@ -58,14 +74,15 @@ class VirtualLoop:
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self.loop, context)
+        handle = _Handle(callback, args, self.loop, context)
         self._add(handle)
         return handle
 
     def _add(self, handle: asyncio.Handle) -> None:
         self._ready.append(handle)
-        if self._wake is not None:
-            self._wake()
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
 
     call_soon_threadsafe = call_soon
 

@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from ops.simulate.broker import Entry
+from ops.simulate.clockwork import START, Process
 from ops.simulate.network import Mishap
 from ops.simulate.site import AGENTS, ROLES, Site
 from ops.simulate.stores import Disk
@@ -13,7 +14,11 @@ from schemas.language import AGGREGATES
 from schemas.meta import SECOND
 
 FIRST, LAST = 5 * SECOND, 300 * SECOND
+FAULTS_UNTIL = 320 * SECOND
+"""Then all heals."""
 FAULTS_LEAST, FAULTS_MOST = 4, 12
+MOVED = 8_500_000
+"""A worker that is silent for so long has lost its partitions, and still has its transaction."""
 
 WORKER_STEPS = (
     "worker.received", "worker.decided", "worker.begun", "worker.produced", "worker.offsets_sent",
@@ -37,6 +42,8 @@ class Fault:
     how: int
 
     def inject(self, site: Site, happened: list[str]) -> None:
+        if self.delays_writers:
+            site.network.hamper(self.lasts)
         what = KINDS[self.kind](site, self)
         happened.append(f"{self.at / SECOND:8.3f} s  {self.kind}: {what}")
 
@@ -89,18 +96,18 @@ def _kill_worker(site: Site, fault: Fault) -> str:
 
 def _kill_worker_at_step(site: Site, fault: Fault) -> str:
     step = WORKER_STEPS[fault.how % len(WORKER_STEPS)]
-    site.armed[fault.worker(), step].append("kill")
+    site.arm(fault.worker(), step, "kill")
     return f"{fault.worker()} at {step}"
 
 
 def _freeze_worker(site: Site, fault: Fault) -> str:
-    site.roles[fault.worker()].process.freeze(fault.lasts)
+    site.freeze(site.roles[fault.worker()].process, fault.lasts)
     return f"{fault.worker()} for {fault.seconds:.2f} s"
 
 
 def _freeze_worker_at_step(site: Site, fault: Fault) -> str:
     step = WORKER_STEPS[fault.how % len(WORKER_STEPS)]
-    site.armed[fault.worker(), step].append(fault.lasts)
+    site.arm(fault.worker(), step, fault.lasts)
     return f"{fault.worker()} at {step} for {fault.seconds:.2f} s"
 
 
@@ -112,9 +119,28 @@ def _start_worker_twice(site: Site, fault: Fault) -> str:
 def _replace_frozen_worker(site: Site, fault: Fault) -> str:
     """The supervisor takes it for dead and starts another; later it thaws."""
     step = WORKER_STEPS[fault.how % len(WORKER_STEPS)]
-    site.armed[fault.worker(), step].append(fault.lasts)
+    site.arm(fault.worker(), step, fault.lasts)
     site.clock.after(fault.lasts * 0.6 + SECOND, None, site.launch, fault.worker())
     return f"{fault.worker()} at {step} for {fault.seconds:.2f} s"
+
+
+def _move_in_transaction(site: Site, fault: Fault) -> str:
+    """A worker freezes between its offsets and its records until its partitions are another slot's; then it commits.
+
+    The coordinator looks for open transactions as seldom as by default, and the markers come first where the offsets
+    stand. Afterwards it freezes again, so that the partitions stay where they moved.
+    """
+    worker = fault.worker()
+
+    def freeze(process: Process) -> None:
+        site.broker.be_patient()
+        site.broker.late_markers[f"{site.topics.prefix}.{worker}"] += 1
+        site.arm(worker, "worker.committed", fault.lasts + 8 * SECOND)
+        site.freeze(process, MOVED + fault.lasts % SECOND)
+
+    site.network.arm(worker, "flush", "slow")
+    site.arm(worker, "worker.offsets_sent", freeze)
+    return worker
 
 
 def _keep_slot_down(site: Site, fault: Fault) -> str:
@@ -141,10 +167,16 @@ def _lose_disk(site: Site, fault: Fault) -> str:
 
 
 def _jump_clock(site: Site, fault: Fault) -> str:
-    """Forward or back, for a while."""
-    process = site.roles[fault.worker()].process
-    process.clock_error = (1 if fault.how % 2 else -1) * fault.lasts
-    return f"{fault.worker()} by {process.clock_error / SECOND:.2f} s"
+    """Forward or back, in the middle of its work, until the process ends."""
+    error = (1 if fault.how % 2 else -1) * fault.lasts
+
+    def jump(process: Process) -> None:
+        # What was due meanwhile is due at once; and a partition's time stands still until the others have come up.
+        site.network.hamper(START + FAULTS_UNTIL - site.clock.now + fault.lasts)
+        process.clock_error = error
+
+    site.arm(fault.worker(), "worker.received", *[1] * (fault.how % 4), jump)
+    return f"{fault.worker()} by {error / SECOND:.2f} s"
 
 
 # The network and the broker.
@@ -165,8 +197,13 @@ def _delay_commit(site: Site, fault: Fault) -> str:
     site.network.arm(worker, "end", "again later")
     if half_written:
         # The transaction whose commit is delayed passes each step first.
-        site.armed[worker, "worker.produced"] += [1, 3 * SECOND]
-        site.armed[worker, "worker.offsets_sent"] += [1, "kill"]
+        def freeze(process: Process) -> None:
+            site.network.let_strays_arrive(worker)
+            site.freeze(process, 3 * SECOND)
+
+        site.arm(worker, "worker.begun", 1, lambda _: site.network.arm(worker, "first record", "slow"))
+        site.arm(worker, "worker.produced", 1, freeze)
+        site.arm(worker, "worker.offsets_sent", 1, "kill")
     return f"{worker}{', then killed in the next transaction' if half_written else ''}"
 
 
@@ -266,7 +303,7 @@ def _kill_agent(site: Site, fault: Fault) -> str:
 def _agent_step(site: Site, fault: Fault, effect: str | int) -> str:
     steps = AGENT_STEPS[fault.agent()]
     step = steps[fault.how % len(steps)]
-    site.armed[fault.agent(), step].append(effect)
+    site.arm(fault.agent(), step, effect)
     return f"{fault.agent()} at {step}"
 
 
@@ -312,15 +349,16 @@ def _delay_writes(site: Site, fault: Fault) -> str:
 
 def _lose_store(site: Site, fault: Fault) -> str:
     name = sorted(site.shelves)[fault.which % 2]
-    site.shelves[name].lose()
+    site.shelves[name].lose(site.clock.now)
     return name
 
 
 def _restore_store(site: Site, fault: Fault) -> str:
     """It is as it was some time before."""
     name = sorted(site.shelves)[fault.which % 2]
-    old = site.shelves[name].copy()
-    site.clock.after(fault.lasts, None, site.shelves[name].restore, old)
+    shelf = site.shelves[name]
+    old = shelf.copy()
+    site.clock.after(fault.lasts, None, lambda: shelf.restore(old, site.clock.now))
     return f"{name} to {fault.seconds:.2f} s before"
 
 
@@ -339,6 +377,12 @@ def _mood(mood: Any) -> Callable[[Site, Fault], str]:
     return change
 
 
+def _silence_provider(site: Site, _fault: Fault) -> str:
+    """No answer until all heals: what waits for money ends by its own deadline, or not at all."""
+    site.provider.is_silent = True
+    return "until all heals"
+
+
 HARMLESS_TO_WRITERS = ("agent", "agent's", "provider", "store", "store's", "send", "sent", "poison", "topic")
 """How the kinds begin that delay no deadline: these are the writers' affair."""
 
@@ -349,6 +393,7 @@ KINDS: dict[str, Callable[[Site, Fault], str]] = {
     "worker frozen at a step": _freeze_worker_at_step,
     "worker started twice": _start_worker_twice,
     "worker replaced while frozen": _replace_frozen_worker,
+    "worker frozen in a transaction, its partitions moved": _move_in_transaction,
     "slot down": _keep_slot_down,
     "disk lost": _lose_disk,
     "clock wrong": _jump_clock,
@@ -380,4 +425,5 @@ KINDS: dict[str, Callable[[Site, Fault], str]] = {
     "provider fails": _mood("server error"),
     "provider slow": _mood("slow"),
     "provider refuses": _mood("refusing"),
+    "provider silent": _silence_provider,
 }

@@ -19,9 +19,15 @@ when nobody waits for it any more.
 """
 
 LATENCY_US = 1_500
+FETCHES_US = (20_000, 20_000, 100_000, 300_000)
+"""A fetch that waits is answered so long after there is something at most: quick brokers and slow ones."""
+RECOVERY = 15 * SECOND
+"""After a fault the rest takes so long at most: a session, a restart, a transaction given up."""
 LATE_S = 4.0
 COPIES = 12
 """So many copies of a request that was sent again arrive late; one of them may meet the next transaction."""
+
+LONGEST_FETCH_US = 2_000_000
 
 T = TypeVar("T")
 
@@ -42,14 +48,29 @@ class Network:
         self.clock = broker.clock
         self.weather = Weather()
         self._random = random
+        self.fetch_us = random.choice(FETCHES_US)
         self._armed: defaultdict[tuple[str, str], deque[Mishap]] = defaultdict(deque)
+        self._strays: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
+        self.hampered: list[tuple[int, int]] = []
+        """From when to when writers may have been late with what is due: nothing else excuses them."""
         self.happened: defaultdict[str, int] = defaultdict(int)
 
     def arm(self, role: str, api: str, mishap: Mishap) -> None:
         self._armed[role, api].append(mishap)
 
+    def hamper(self, lasts: int) -> None:
+        """Writers are disturbed from now on for so many microseconds, and then they recover."""
+        self.hampered.append((self.clock.now, self.clock.now + lasts + RECOVERY))
+
+    def let_strays_arrive(self, role: str) -> None:
+        """Copies of this role's requests that were on their way since they were sent again."""
+        strays, self._strays[role] = self._strays[role], []
+        for stray in strays:
+            self.clock.after(self._random.random() * LATE_S / 2 * SECOND, None, stray)
+
     def heal(self) -> None:
         self._armed.clear()
+        self._strays.clear()
         self.weather = Weather()
 
     def next_mishap(self, process: Process, api: str) -> Mishap | None:
@@ -64,6 +85,9 @@ class Network:
     def latency_us(self) -> float:
         return self._random.random() * LATENCY_US * self.weather.slowness
 
+    def longest_fetch_us(self) -> float:
+        return min(self.fetch_us * self.weather.slowness, LONGEST_FETCH_US)
+
     def call(self, process: Process, api: str, timeout_s: float, ask: Callable[[], T], lines: list[str]) -> T:
         """A question and its answer, in a strand. Raises what the broker says, and `_TIMED_OUT`.
 
@@ -73,7 +97,8 @@ class Network:
         self._wait_for_broker(deadline)
         mishap = self.next_mishap(process, api)
         if mishap is not None:
-            return self._mishap(mishap, api, timeout_s, ask, lines)
+            self.hamper(int(timeout_s * SECOND))
+            return self._mishap(mishap, process.name, api, timeout_s, ask, lines)
         self.clock.park(self.latency_us())
         return ask()
 
@@ -86,7 +111,7 @@ class Network:
             self.clock.park(down - self.clock.now + self.latency_us())
 
     def _mishap(
-        self, mishap: Mishap, api: str, timeout_s: float, ask: Callable[[], T], lines: list[str]
+        self, mishap: Mishap, role: str, api: str, timeout_s: float, ask: Callable[[], T], lines: list[str]
     ) -> T:
         random, clock = self._random, self.clock
         match mishap:
@@ -113,6 +138,7 @@ class Network:
                 for _ in range(COPIES):
                     pause = random.choice((0.02, 0.3, 3.0)) * random.random()
                     clock.after(pause * SECOND, None, _ignoring(ask))
+                self._strays[role].append(_ignoring(ask))
                 return answer
 
 

@@ -42,6 +42,8 @@ class SimulatedProvider:
 
     def __init__(self, random: Random, told: Callable[[ProviderRequest, ProviderAnswer], None]) -> None:
         self.mood: Mood = "well"
+        self.is_silent = False
+        """It answers nobody and does nothing."""
         self.ledger: list[dict[str, Any]] = []
         self.orders: dict[str, str] = {}
         self.accounts: defaultdict[str, Account] = defaultdict(Account)
@@ -50,6 +52,9 @@ class SimulatedProvider:
         self._told = told
 
     async def ask(self, request: ProviderRequest) -> ProviderAnswer:
+        if self.is_silent:
+            await asyncio.sleep(TIMEOUT_S)
+            return ProviderAnswer("unknown", "", "timeout")
         mood = self.mood
         if mood == "slow":
             await asyncio.sleep(self._random.random() * TIMEOUT_S * 1.5)

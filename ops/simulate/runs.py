@@ -4,26 +4,21 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
 
 from ops.simulate.callers import Callers, Errand, plan_errands
 from ops.simulate.checkers import verdicts
 from ops.simulate.clockwork import START, Process
+from ops.simulate.faults import FAULTS_UNTIL, Fault, plan_faults
+from ops.simulate.network import RECOVERY
 from ops.simulate.site import Site
 from ops.simulate.wire import DECODER
 from schemas.meta import SECOND
 
-if TYPE_CHECKING:
-    from ops.simulate.faults import Fault
-
-FAULTS_UNTIL = 320 * SECOND
-QUIET = 330 * SECOND
-"""Nothing was written for so long: longer than any pause of a reminder or a repetition."""
+QUIET = 620 * SECOND
+"""Nothing was written for so long: longer than any pause, of which a capture that fails takes ten minutes."""
 HEALED_LEAST = 620 * SECOND
 """A reservation's ten minutes."""
 HEALED_MOST = 3_600 * SECOND
-RECOVERY = 15 * SECOND
-"""After a fault the rest takes so long at most: a session, a restart, a transaction given up."""
 LOOK_EVERY = 10 * SECOND
 
 
@@ -33,7 +28,7 @@ class Plan:
 
     seed: int
     errands: tuple[Errand, ...]
-    faults: "tuple[Fault, ...]" = ()
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,6 @@ class Run:
 
 
 def plan_of(seed: int) -> Plan:
-    from ops.simulate.faults import plan_faults
-
     random = Random(f"plan {seed}")
     return Plan(seed, plan_errands(random), plan_faults(seed, random))
 

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Any
+from typing import TypeAlias
 
 from confluent_kafka import KafkaException
 
 from commands.handler import Handler
 from commands.journal import JournalLostError, LogDamagedError
 from commands.registry import DECIDERS
-from ops.simulate.broker import Broker, Place
+from ops.simulate.broker import CLEANUP_INTERVAL, Broker, Place
 from ops.simulate.clients import machine_of
 from ops.simulate.clockwork import Clock, Ended, Process, current
 from ops.simulate.event_loop import VirtualLoop
@@ -23,7 +23,6 @@ from ops.simulate.provider import SimulatedProvider
 from ops.simulate.stores import Disk, MemoryViews, Shelf
 from ops.simulate.wire import CODEC, DECODER, MemoryLetters, MemoryRecordProducer, notice
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
-from projections.view import ViewStore
 from schemas.meta import SECOND
 from schemas.topics import Topics
 from streams import failpoints
@@ -31,13 +30,13 @@ from streams.command_producer import CommandProducer
 from streams.deliveries import Body, Delivery, settle
 from streams.event_source import EventSource, Route
 from streams.failpoints import Effect, FailpointError
-from streams.intake import Intake, expected_on
+from streams.intake import Intake, expected_on, other_events
 from streams.kafka_journal import KafkaJournal, Slot
 from streams.payment_agent import BATCHES_MAX as PAYMENT_BATCHES
 from streams.payment_agent import CALLS_MAX, PaymentPorts, settle_payments
 from streams.payments import ProviderAnswer, ProviderRequest
 from streams.projection_agents import PARTITIONS_MAX
-from streams.resumption import Positions
+from streams.saga import HEARD
 from streams.saga_agents import BATCHES_MAX, LISTENED_TO, SagaPorts, advance_checkouts
 from streams.watchdog import Watchdog
 
@@ -48,8 +47,12 @@ RESTART_S = 2.0
 BUSY_TURN = 10 * SECOND
 QUIET_TURN = 60 * SECOND
 LOOK_EVERY_S = 5.0
+UNHEARD = other_events(CODEC, HEARD)
 FLIGHTS_MAX = 1_000
 """More deliveries than a source ever has under way: nobody waits for a place in a queue."""
+
+
+Armed: TypeAlias = str | int | Callable[[Process], None]
 
 
 @dataclass
@@ -78,8 +81,8 @@ class Site:
         self.roles: dict[str, Role] = {}
         self.others: list[Process] = []
         """Zombies, and second processes of a role."""
-        self.armed: dict[tuple[str, str], list[str | int]] = defaultdict(list)
-        """What happens when a process of this role passes this failpoint next: kill, raise, or freeze so long."""
+        self.armed: defaultdict[str, dict[str, list[Armed]]] = defaultdict(dict)
+        """By failpoint and role, what happens when it is passed next: kill, raise, freeze so long, or this."""
         self.healed = False
         self.poison: list[tuple[Place, int]] = []
         """Where somebody wrote what is none of ours."""
@@ -98,7 +101,9 @@ class Site:
         self.healed = True
         self.network.heal()
         self.armed.clear()
-        self.provider.mood = "well"
+        self.provider.mood, self.provider.is_silent = "well", False
+        self.broker.cleanup_interval = CLEANUP_INTERVAL
+        self.broker.late_markers.clear()
         for shelf in self.shelves.values():
             shelf.is_down = False
             shelf.late.clear()
@@ -121,6 +126,10 @@ class Site:
 
     # The supervisor.
 
+    def arm(self, role: str, name: str, *effects: Armed) -> None:
+        """The next processes of this role that pass this failpoint meet with these, one after another."""
+        self.armed[name].setdefault(role, []).extend(effects)
+
     def launch(self, name: str) -> Process:
         """A process of this role; an earlier one that still lives goes on beside it."""
         role = self.roles.get(name)
@@ -132,6 +141,8 @@ class Site:
         else:
             role.process = process
         self.roles[name].starts += 1
+        if name.startswith("commands-"):
+            self.network.hamper(0)
         slot = int(name.rpartition("-")[2]) if name.startswith("commands-") else -1
         if slot >= 0:
             process.spawn(partial(self._guarded, process, partial(self._work, slot, process)))
@@ -144,6 +155,12 @@ class Site:
         process.kill()
         self.ended(process, "killed")
 
+    def freeze(self, process: Process, pause: int) -> None:
+        """Nothing of it runs for so many microseconds."""
+        process.freeze(pause)
+        if process.name.startswith("commands-"):
+            self.network.hamper(pause)
+
     def retire(self, process: Process) -> None:
         """One of two processes of a role ends, if it has not already."""
         if process.alive:
@@ -152,6 +169,8 @@ class Site:
     def ended(self, process: Process, why: str) -> None:
         """Called from outside its strands, or from the last one of them."""
         self.gone[why] += 1
+        if process.name.startswith("commands-"):
+            self.network.hamper(0)
         role = self.roles[process.name]
         if role.process is process:
             self.clock.after(self.random.uniform(0.05, RESTART_S) * SECOND, None, self._restart, process)
@@ -184,10 +203,10 @@ class Site:
     # Failpoints: `streams.failpoints` asks what must happen where the running process is.
 
     def hit(self, name: str) -> Effect | None:
+        if not self.armed[name]:
+            return None
         process = current().process
-        if not process.alive:
-            raise Ended
-        armed = self.armed.get((process.name, name))
+        armed = self.armed[name].get(process.name)
         if not armed:
             return None
         effect = armed.pop(0)
@@ -196,8 +215,10 @@ class Site:
         if effect == "kill":
             self.clock.at(self.clock.now, None, self.ended, process, f"killed at {name}")
             process.die()
-        assert isinstance(effect, int)
-        process.freeze(effect)
+        if isinstance(effect, int):
+            self.freeze(process, effect)
+        elif not isinstance(effect, str):
+            effect(process)
         # A task freezes in the middle of its loop's turn; meanwhile other processes' loops run in this thread.
         loop = events._get_running_loop()  # noqa: SLF001  # as every loop does
         events._set_running_loop(None)  # noqa: SLF001  # as every loop does
@@ -264,17 +285,12 @@ class Site:
         )
 
     def _wire_views(self, process: Process, loop: VirtualLoop) -> None:
-        for store in self.view_stores():
+        for name, views in (("redis", REDIS_VIEWS), ("cassandra", CASSANDRA_VIEWS)):
+            store = MemoryViews(name, self.shelves[name], views, self.clock, self.random)
             self._feed(
-                process, loop, f"views.{store.name}", store.topics(self.topics), store.apply,
-                positions=store.positions, concurrency=PARTITIONS_MAX, in_turn=True,
+                process, loop, f"views.{name}", store.topics(self.topics), store.apply,
+                store=store, concurrency=PARTITIONS_MAX, in_turn=True,
             )  # fmt: skip
-
-    def view_stores(self) -> list[ViewStore]:
-        return [
-            MemoryViews("redis", self.shelves["redis"], REDIS_VIEWS, self.clock, self.random),
-            MemoryViews("cassandra", self.shelves["cassandra"], CASSANDRA_VIEWS, self.clock, self.random),
-        ]
 
     def _feed(
         self,
@@ -284,23 +300,24 @@ class Site:
         topics: Sequence[str],
         body: Body,
         *,
-        positions: Positions | None = None,
+        store: MemoryViews | None = None,
         concurrency: int,
         in_turn: bool = False,
     ) -> None:
         """One source and its agent: so many deliveries at once, and those of one partition in turn if asked for."""
         letters = MemoryLetters(process, self.network, self.topics, self.random)
-        source = EventSource(
+        source = ViewSource(
             "memory",
             Route(consumer, f"{self.topics.prefix}.{consumer}", tuple(topics)),
-            Intake(DECODER, expected_on(self.topics)),
+            Intake(DECODER, expected_on(self.topics), UNHEARD if consumer == "sagas" else frozenset()),
             letters,  # type: ignore[arg-type]  # it parks and writes as the real ones do
             Watchdog(bark=process.die),
-            positions,
+            None if store is None else store.positions,
             flights_max=FLIGHTS_MAX,
             machine=machine_of(process, self.network, self.random),
         )
-        source.start(_agent(loop, body, concurrency, in_turn=in_turn))
+        source.store = store
+        source.start(_agent(body, concurrency, in_turn=in_turn))
         self._look_after(process, loop, source)
 
     def _look_after(self, process: Process, loop: VirtualLoop, source: EventSource) -> None:
@@ -322,24 +339,29 @@ class Site:
             self.clock.after(pause * SECOND, None, self.broker.append, place, [record])
 
 
-def _agent(
-    loop: VirtualLoop, body: Body, concurrency: int, *, in_turn: bool
-) -> Callable[[Delivery], Awaitable[object]]:
+class ViewSource(EventSource):
+    """Looks seldom where its store stands, unless that has lost something: other looks find nothing, and cost."""
+
+    store: MemoryViews | None = None
+    _looked_at = 0
+
+    def _check_positions(self) -> None:
+        if self.store is not None and self.store.is_worth_a_look(self._looked_at):
+            self._looked_at = self.store.clock.now
+            super()._check_positions()
+
+
+def _agent(body: Body, concurrency: int, *, in_turn: bool) -> Callable[[Delivery], Awaitable[object]]:
     turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
     places = asyncio.Semaphore(concurrency)
-    tasks: set[asyncio.Task[Any]] = set()
 
-    async def work(delivery: Delivery) -> None:
+    async def deliver(delivery: Delivery) -> None:
+        # The source does not wait for it: there is a task for each delivery.
         async with places:
             if in_turn:
                 async with turns[delivery.batch.topic, delivery.batch.partition]:
                     await settle(delivery, body)
             else:
                 await settle(delivery, body)
-
-    async def deliver(delivery: Delivery) -> None:
-        task = loop.create_task(work(delivery))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
 
     return deliver

@@ -15,8 +15,12 @@ from projections.cassandra_store import CassandraView
 from projections.redis_store import RedisView
 from projections.store import Folded, FoldingStore, Stand
 from projections.view import Batch, Partition, StoreUnavailable, View
+from schemas.meta import SECOND
 
-APPLY_S = 0.004
+APPLY_S = 0.02
+NOTICEABLE = 0.25
+"""So many of a store's answers let others go first; the rest are there at once."""
+A_WHILE = 60 * SECOND
 NEVER = 1 << 62
 RowName: TypeAlias = tuple[str, str]
 """A view's title, and the name of a row of it."""
@@ -86,20 +90,21 @@ class Shelf:
     documents: dict[RowName, tuple[int, Any]] = field(default_factory=dict)
     positions: dict[tuple[str, Partition], int] = field(default_factory=dict)
     is_down: bool = False
+    lost_at: int = 0
+    """When it last lost something."""
     late: list[int] = field(default_factory=list)
     """The next writes are given up by who asked for them, and arrive after so many microseconds all the same."""
 
-    def lose(self) -> None:
+    def lose(self, now: int) -> None:
         """Everything, positions included."""
-        self.rows.clear()
-        self.documents.clear()
-        self.positions.clear()
+        self.restore(Shelf(), now)
 
     def copy(self) -> "Shelf":
         return Shelf(dict(self.rows), dict(self.documents), dict(self.positions))
 
-    def restore(self, old: "Shelf") -> None:
+    def restore(self, old: "Shelf", now: int) -> None:
         """As it was some time ago."""
+        self.lost_at = now
         self.rows, self.documents, self.positions = dict(old.rows), dict(old.documents), dict(old.positions)
 
 
@@ -134,7 +139,7 @@ class MemoryViews(FoldingStore[View[Any]]):
         self, name: str, shelf: Shelf, views: Sequence[View[Any]], clock: Clock, random: Random
     ) -> None:
         super().__init__(views)
-        self._clock = clock
+        self.clock = clock
         self.name = name
         self._shelf = shelf
         self._random = random
@@ -142,8 +147,13 @@ class MemoryViews(FoldingStore[View[Any]]):
     def _wants_steps(self, view: View[Any]) -> bool:
         return isinstance(view, CassandraView) and view.row_per_fact
 
+    def is_worth_a_look(self, last: int) -> bool:
+        """Whether it may stand elsewhere than it is believed to, if somebody looked `last` then."""
+        return self.clock.now < self._shelf.lost_at + A_WHILE or self.clock.now >= last + A_WHILE
+
     async def _answer(self) -> None:
-        await asyncio.sleep(self._random.random() * APPLY_S)
+        if self._random.random() < NOTICEABLE:
+            await asyncio.sleep(self._random.random() * APPLY_S)
         if self._shelf.is_down:
             raise StoreUnavailable(f"{self.name} is down")
 
@@ -162,7 +172,7 @@ class MemoryViews(FoldingStore[View[Any]]):
     async def _write(self, view: View[Any], generation: int, folded: Folded) -> None:  # noqa: ARG002  # as above
         """Rows first, each for itself: a process that dies in between has written some of them."""
         if self._shelf.late:
-            self._clock.after(self._shelf.late.pop(0), None, self._arrive, view, folded)
+            self.clock.after(self._shelf.late.pop(0), None, self._arrive, view, folded)
             raise StoreUnavailable(f"{self.name} did not answer")
         for name, held in rows_of(view, folded):
             self._put(view, name, held)

@@ -87,6 +87,8 @@ class MemoryLetters:
                 self._fold(entry.value or b"", offset)
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
+        if not letters:
+            return
         records = [self._outgoing(letter) for letter in letters]
         await self._producer.send(records)
         high = self._network.broker.logs[self._topic, 0].high

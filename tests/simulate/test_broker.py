@@ -5,8 +5,8 @@ from random import Random
 import pytest
 from confluent_kafka import KafkaException
 
-from ops.simulate.broker import Broker, Membership
-from ops.simulate.clockwork import START, Clock
+from ops.simulate.broker import Broker, Member, Membership
+from ops.simulate.clockwork import START, Clock, Process
 from schemas.meta import SECOND
 from schemas.topics import Topics
 
@@ -88,9 +88,8 @@ def test_a_transaction_that_is_open_for_too_long_is_given_up(broker: Broker):
 def test_offsets_of_an_open_transaction_keep_a_careful_reader_waiting(broker: Broker):
     epoch = broker.register("worker")
     group = broker.groups["workers"]
-    from ops.simulate.broker import Member
-
-    member = Member("m", "", ["sim.commands.cart"], lambda: True, lambda: None, START)
+    process = Process(broker.clock, "worker")
+    member = Member("m", "", ["sim.commands.cart"], process, lambda: None, START)
     broker.join("workers", member)
     broker.send_offsets(
         "worker", epoch, Membership("workers", "m", "", group.generation), {COMMANDS: (5, "b")}

@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 from ops.cli import app
 from ops.settings import REPOSITORY
 from ops.simulate.callers import Errand
+from ops.simulate.checkers import _excused_until
+from ops.simulate.cli import Findings
 from ops.simulate.faults import KINDS, Fault
 from ops.simulate.planted import BUGS, planted
 from ops.simulate.runs import Plan, carry_out, plan_of
+from ops.simulate.search import Judged
 from ops.simulate.shrink import laws_of, shortest
 from schemas.meta import SECOND
 
@@ -33,6 +36,13 @@ CAUGHT = {
     "batch index per partition": {"law 6"},
 }
 """Bugs that the very first seeds see, and laws that they may break."""
+
+KIND_THAT_SHOWS = {
+    "flight without end": "provider silent",
+    "last stable offset recovery": "worker frozen in a transaction, its partitions moved",
+    "no wait for pending offsets": "worker frozen in a transaction, its partitions moved",
+}
+"""Bugs that only one kind of fault brings to light."""
 
 
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
@@ -84,6 +94,17 @@ def test_a_planted_bug_is_caught(name: str):
     assert broken & CAUGHT[name]
 
 
+@pytest.mark.parametrize("name", sorted(KIND_THAT_SHOWS))
+def test_a_bug_that_takes_a_certain_fault_is_caught_where_that_is(name: str):
+    kind, broken = KIND_THAT_SHOWS[name], False
+    for seed in [n for n in range(1, 60) if any(fault.kind == kind for fault in plan_of(n).faults)]:
+        with planted(name):
+            broken = bool(carry_out(plan_of(seed)).broken)
+        if broken:
+            break
+    assert broken
+
+
 def test_a_bug_is_dug_out_again():
     with planted("batch index per partition"):
         assert carry_out(plan_of(2)).broken
@@ -102,6 +123,19 @@ def test_a_broken_law_is_told_with_a_shorter_history():
     assert len(found.plan.faults) + len(found.plan.errands) < len(run.plan.faults) + len(run.plan.errands)
 
 
+def test_lateness_is_excused_by_an_unbroken_row_of_disturbances_only():
+    disturbed = [(90 * SECOND, 110 * SECOND), (111 * SECOND, 130 * SECOND), (200 * SECOND, 300 * SECOND)]
+    assert _excused_until(100 * SECOND, disturbed) == 130 * SECOND
+    assert _excused_until(150 * SECOND, disturbed) == 150 * SECOND
+
+
+def test_an_interrupted_run_goes_on_with_the_first_seed_that_was_not_judged():
+    findings, run = Findings(first=7), carry_out(plan_of(3))
+    for seed in (8, 7, 10):
+        findings.add(Judged(seed, run, None, 0.0))
+    assert (findings.judged, findings.next) == (3, 9)
+
+
 # What the simulation found.
 
 
@@ -110,8 +144,8 @@ def killed(at_s: float, step: int, slot: int) -> Fault:
 
 
 def test_a_partition_whose_first_transaction_was_aborted_is_served_by_the_next_worker():
-    produced = 3
-    faults = tuple(killed(at, produced, slot) for at in (3, 20) for slot in (0, 1))
+    offsets_sent = 4
+    faults = tuple(killed(at, offsets_sent, slot) for at in (3, 20) for slot in (0, 1))
     plan = Plan(33, (Errand(5 * SECOND, "check out", 7), Errand(30 * SECOND, "check out", 8)), faults)
     assert carry_out(plan).broken == []
     with planted("watermark taken for history"):
