@@ -152,6 +152,7 @@ def window_on(daybook: Settings, store: Store, folder: Path) -> Iterator[str]:  
         [sys.executable, "-m", "api.main"],
         cwd=REPOSITORY,
         env={**os.environ, **daybook.environment("api"), **own},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     process = Process(popen, f"http://{address}", folder)
@@ -167,7 +168,7 @@ def window_on(daybook: Settings, store: Store, folder: Path) -> Iterator[str]:  
 NEEDED_BY = {
     "kafka": "POST /v1/carts",
     "redis": "GET /v1/products/{sku}",
-    "cassandra": "GET /v1/customers/{customer_id}/orders",
+    "cassandra": "GET /v1/orders/{order_id}",
 }
 
 
