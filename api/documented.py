@@ -194,9 +194,22 @@ def writing(*, created: bool = False, **ids: str) -> dict[str, Any]:
     }
 
 
-def reading(example: Mapping[str, Any], *, guarded: bool = True, dated: bool = True) -> dict[str, Any]:
-    """Keywords of a route that reads. `guarded`: by a token; `dated`: it takes a receipt and an ETag."""
+def reading(
+    example: Mapping[str, Any],
+    *others: Mapping[str, Any],
+    guarded: bool = True,
+    dated: bool = True,
+    also: str = "",
+) -> dict[str, Any]:
+    """Keywords of a route that reads. `others` are examples of what else it may answer. `guarded`: by a token;
+    `dated`: it takes a receipt and an ETag; `also`: another media type, of plain text.
+    """
     answers: dict[int | str, Any] = {200: _answer("As the view has it.", example, _ETAG)}
+    content = answers[200]["content"]
+    if others:
+        content[JSON]["schema"] = {"anyOf": [shape_of(one) for one in (example, *others)]}
+    if also:
+        content[also] = {"schema": {"type": "string"}}
     if dated:
         answers[304] = {"description": _DESCRIPTION_OF[304], "headers": _ETAG}
     refused = (401, 403) if guarded else ()

@@ -38,6 +38,7 @@ from projections.cursor import BadCursor
 from projections.receipt import ForeignReceipt, NotCaughtUp
 from projections.view import StoreUnavailable
 from schemas.decisions import Rejected
+from schemas.instants import BadInstant
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -311,6 +312,10 @@ async def tell_bad_cursor(request: Request, _: BadCursor) -> Response:
     return as_response(request, MalformedRequestError("The cursor is none of those that we gave out."))
 
 
+async def tell_bad_instant(request: Request, error: BadInstant) -> Response:
+    return as_response(request, InvalidRequestError(f"{error}."))
+
+
 _TELLERS: Mapping[type[Exception], Any] = {
     ProblemError: tell_problem,
     RequestValidationError: tell_invalid,
@@ -319,6 +324,7 @@ _TELLERS: Mapping[type[Exception], Any] = {
     NotCaughtUp: tell_behind,
     ForeignReceipt: tell_foreign,
     BadCursor: tell_bad_cursor,
+    BadInstant: tell_bad_instant,
     Exception: tell_broken,
 }
 

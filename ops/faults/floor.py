@@ -20,7 +20,7 @@ from ops.faults.shop import ROOT, Shop, new_id
 from ops.faults.verdict import CLOCK, demand, until
 from ops.local_stack import Addresses
 from ops.settings import from_environment
-from projections import ledger, stock
+from projections import history, stock
 from projections.cassandra_store import CassandraReader, CassandraSettings, CassandraStore
 from projections.compare import digests_of
 from projections.redis_store import RedisReader, RedisSettings, RedisStore
@@ -273,8 +273,8 @@ async def _rows(side: ReadSide) -> dict[str, dict[str, bytes]]:
 async def _history(side: ReadSide, sku: str) -> list[dict[str, Any]]:
     reader = CassandraReader(side.cassandra)
     try:
-        served = await ledger.history(reader, sku, limit=500)
-        return list(served.document()["movements"])
+        page = await history.of_item(reader, sku, limit=500)
+        return list(page.served().document()["movements"]) if page else []
     finally:
         await reader.close()
 

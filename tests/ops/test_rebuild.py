@@ -15,9 +15,10 @@ from confluent_kafka import Producer
 
 from ops import rebuild
 from ops.settings import Settings
-from projections import ledger, stock
+from projections import stock
 from projections.cassandra_store import CassandraReader, CassandraSettings
 from projections.compare import Difference
+from projections.history import of_item
 from projections.rebuild import KafkaLog, Rebuilt
 from projections.redis_store import Keys, RedisReader, RedisSettings, RedisStore
 from projections.registry import REDIS_VIEWS
@@ -165,8 +166,8 @@ def in_redis(connected: Any, ask: Callable[[Any], Awaitable[T]]) -> T:
 async def history(sku: str) -> list[dict[str, Any]]:
     reader = CassandraReader(CassandraSettings.from_environment())
     try:
-        page = (await ledger.history(reader, sku)).document()
+        page = await of_item(reader, sku)
     finally:
         await reader.close()
-    movements: list[dict[str, Any]] = page["movements"]
-    return movements
+    assert page
+    return list(page.served().document()["movements"])

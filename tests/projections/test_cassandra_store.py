@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from projections import ledger, order
+from projections import history, ledger, order
+from projections.as_of import Cutoff, standing
 from projections.cassandra_store import (
     BATCH_BYTES_MAX,
     ROWS_MAX,
@@ -17,14 +18,17 @@ from projections.cassandra_store import (
 )
 from projections.compare import FoldOfLog, against_log
 from projections.cursor import BadCursor
+from projections.history import Wanted
 from projections.receipt import ForeignReceipt, NotCaughtUp
 from projections.registry import CASSANDRA_VIEWS
 from projections.view import PositionMoved, StoreUnavailable
 from schemas.meta import DAY
 from schemas.order import OrderConfirmed, OrderLinesAllocated, OrderPaymentAuthorized, OrderStockSecured
 from schemas.values import Position
+from tests.projections.a_ledger import Moved, entries
 from tests.projections.shop import adjusted, lines, placed, received, reserved, step
 from tests.projections.story import NOVEMBER, TOPICS, Story, deliver
+from tests.projections.test_as_of import fold_of
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ async def emptied(cassandra_store: CassandraStore) -> CassandraStore:
     for view in CASSANDRA_VIEWS:
         await cassandra_store.prepare(view, 1)
         for insert in view.inserts:
-            await cassandra_store._connection.execute(f"TRUNCATE {insert.table}_v1_g1")
+            await cassandra_store._connection.execute(f"TRUNCATE {insert.table}_{view.tables(1)}")
     await cassandra_store._connection.execute("TRUNCATE view_positions")
     return cassandra_store
 
@@ -126,7 +130,7 @@ async def test_a_crash_between_rows_and_their_document_is_made_good(
     for cql in (
         "DELETE FROM orders_v1_g1 USING TIMESTAMP 0 WHERE order_id = 'O1'",
         "TRUNCATE orders_v1_g1",
-        "TRUNCATE stock_heads_v1_g1",
+        "TRUNCATE stock_heads_v2_g1",
         "TRUNCATE view_positions",
     ):
         await emptied._connection.execute(cql)
@@ -198,13 +202,51 @@ async def test_history_is_read_newest_first_across_months(
     await deliver(emptied, story)
     cursor, seen = "", []
     while True:
-        page = (await ledger.history(cassandra_reader, "S1", cursor, limit=3)).document()
+        found = await history.of_item(cassandra_reader, "S1", cursor, limit=3)
+        assert found
+        page = found.served().document()
         seen.append([(row["version"], row["before"]["sellable"]) for row in page["movements"]])
         cursor = page["next"]
         if cursor is None:
             break
     assert seen == [[(8, 7), (7, 6), (6, 5)], [(5, 4), (4, 3), (3, 2)], [(2, 1), (1, 0)]]
-    assert (await ledger.history(cassandra_reader, "S99")).document() == {"movements": [], "next": None}
+    assert await history.of_item(cassandra_reader, "S99") is None
+
+
+async def test_the_past_is_read_from_folios_and_history_by_what_is_wanted(
+    emptied: CassandraStore, cassandra_reader: CassandraReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FOLIO_MAX", 4)
+    moves = [
+        Moved(at, at - (20 * DAY if n % 7 == 3 else 0), sellable=n * n)
+        for n, at in enumerate(range(NOVEMBER, NOVEMBER + 40 * DAY, DAY))
+    ]
+    story = Story().tell(*(received("S1", 1, 0) for _ in moves))
+    story.records = [
+        record._replace(message=message)
+        for record, message in zip(story.records, entries(*moves, sku="S1"), strict=True)
+    ]
+    await deliver(emptied, story)
+    assert await against(emptied, ledger.VIEW, story) == set()
+    for cutoff in (
+        Cutoff(),
+        Cutoff(version=17),
+        Cutoff(as_of=NOVEMBER + 11 * DAY),
+        Cutoff(NOVEMBER + 9 * DAY, NOVEMBER + 30 * DAY),
+    ):
+        assert await standing(cassandra_reader, "S1", cutoff) == fold_of(moves, cutoff)
+
+    monkeypatch.setattr(history, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(history, "ROWS_MAX", 9)
+    period = Wanted(NOVEMBER - 30 * DAY, NOVEMBER + 2 * DAY, actor="merchant/anna")
+    cursor, seen, pages = "", list[int](), 0
+    while (found := await history.of_item(cassandra_reader, "S1", cursor, 2, wanted=period)) and pages < 9:
+        seen += [one["version"] for one in found.served().document()["movements"]]
+        cursor, pages = found.next, pages + 1
+        if not cursor:
+            break
+    wanted = [n for n, moved in enumerate(moves, 1) if moved.occurred_at <= NOVEMBER + 2 * DAY]
+    assert (seen, pages > 4) == (wanted[::-1], True)
 
 
 async def test_a_read_waits_for_its_receipt(
@@ -212,7 +254,7 @@ async def test_a_read_waits_for_its_receipt(
 ) -> None:
     await deliver(emptied, a_month())
     seen = [Position("stock/S1/main", 3), Position("cart/1", 7)]
-    assert (await ledger.history(cassandra_reader, "S1", after=seen)).document()["movements"]
+    assert await history.of_item(cassandra_reader, "S1", after=seen)
     with pytest.raises(NotCaughtUp):
         await order.of_customer(cassandra_reader, "anna", after=[Position("order/O1", 7)])
     with pytest.raises(ForeignReceipt):

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # public, not marked as such
 
 from ops.local_stack import Addresses
-from projections import cart, ledger, rebuild, stock
+from projections import cart, history, ledger, rebuild, stock
 from projections.cassandra_store import CassandraReader, CassandraSettings, CassandraStore
 from projections.compare import digests_of
 from projections.rebuild import KafkaLog, Rebuildable
@@ -174,7 +174,7 @@ async def test_the_ledger_is_rebuilt_in_tables_of_its_own(
         story.tell(received(f"S{n}", 5, 5), reserved(f"S{n}", 5, 2), adjusted(f"S{n}", 5, 4))
     await deliver(cassandra_store, story)
     await cassandra_store._connection.execute(
-        "UPDATE stock_heads_v1_g1 USING TIMESTAMP 50 SET sellable = 9 WHERE bucket = ? AND sku = ? AND location = ?",
+        "UPDATE stock_heads_v2_g1 USING TIMESTAMP 50 SET head = '[]' WHERE bucket = ? AND sku = ? AND location = ?",
         ledger.VIEW.key_of("stock/S7/main"),
     )
     done = await rebuild.rebuild(ledger.VIEW, [TOPICS.events("inventory")], cassandra_of, story)
@@ -182,8 +182,9 @@ async def test_the_ledger_is_rebuilt_in_tables_of_its_own(
     assert [(one.kind, "S7" in one.name) for one in done.mended] == [("differs", True)]
 
     assert await deliver(cassandra_store, story.tell(received("S7", 1, 5))) == []
-    page = (await ledger.history(cassandra_reader, "S7")).document()
-    assert [row["version"] for row in page["movements"]] == [4, 3, 2, 1]
+    page = await history.of_item(cassandra_reader, "S7")
+    assert page
+    assert [row["version"] for row in page.served().document()["movements"]] == [4, 3, 2, 1]
 
 
 @pytest.fixture
