@@ -3,6 +3,8 @@
 import typer
 
 from ops.audit.findings import breaches, laws
+from ops.audit.ledger import report, stock
+from ops.cli import examples
 
 audit = typer.Typer()
 
@@ -14,3 +16,21 @@ def group() -> None:
 
 audit.command(short_help="Show what the auditor found, and what led to it.")(breaches)
 audit.command(short_help="Show the laws: what is counted, what must balance.")(laws)
+
+audit.command(
+    short_help="Show a SKU's movements, or its balances at a time.",
+    epilog=examples(
+        "audit stock 85123A",
+        "audit stock 85123A --as-of 2010-12-31",
+        "audit stock 85123A --as-of 2010-12-31 --known-at 2011-01-15T12:00:00Z",
+        "audit stock 85123A --from 2010-12-01 --to 2010-12-31 --format parquet -o december.parquet",
+    ),
+)(stock)
+audit.command(
+    short_help="Balance the stock of a period.",
+    epilog=examples(
+        "audit report --from 2010-12-01 --to 2011-02-28",
+        "audit report --from 2010-12-01 --to 2010-12-31 --total",
+        "audit report --to 2010-12-31 --by recorded --format csv -o year.csv",
+    ),
+)(report)

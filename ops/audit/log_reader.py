@@ -38,6 +38,7 @@ class Value:
     topic: str
     partition: int
     value: bytes
+    key: bytes = b""
 
 
 class LogReader:
@@ -69,7 +70,7 @@ class LogReader:
                 if offset >= self.extents[topic, partition].high:
                     unread.pop((topic, partition), None)
                 elif not is_end:
-                    yield Value(topic, partition, _value_of(message))
+                    yield Value(topic, partition, _value_of(message), _key_of(message))
 
     def _next_messages(self) -> list[Message]:
         first = self._consumer.poll(_SILENCE_MAX_S)
@@ -80,9 +81,14 @@ class LogReader:
 
 @contextmanager
 def open_log(
-    bootstrap: str, prefix: str, kinds: Collection[str] = KINDS, aggregates: Collection[str] = AGGREGATES
+    bootstrap: str,
+    prefix: str,
+    kinds: Collection[str] = KINDS,
+    aggregates: Collection[str] = AGGREGATES,
+    partition: int | None = None,
 ) -> Iterator[LogReader]:
-    """The log of the topics under this prefix; an aggregate that is empty names a kind with one topic for all.
+    """The log of the topics under this prefix, or only one partition of each; an aggregate that is empty names a kind
+    with one topic for all.
 
     Raises LogNotReadError where one of them is missing.
     """
@@ -90,6 +96,7 @@ def open_log(
     topics = [".".join(filter(None, (prefix, kind, name))) for kind in kinds for name in aggregates]
     try:
         places = [place for topic in topics for place in _places(consumer, topic)]
+        places = [place for place in places if partition in (None, place[1])]
         yield LogReader(consumer, {place: _extent(consumer, place) for place in places})
     except KafkaException as error:
         raise LogNotReadError(str(error)) from error
@@ -127,6 +134,10 @@ def _position_of(message: Message) -> tuple[str, int, int]:
 
 def _value_of(message: Message) -> bytes:
     return message.value() or b""
+
+
+def _key_of(message: Message) -> bytes:
+    return message.key() or b""
 
 
 def _is_end(message: Message) -> bool:
