@@ -16,7 +16,7 @@ from ops.bench.contest import ROUNDS, BenchFailed, Contest, Verdict, hold
 from ops.local_stack import LocalStack, StackFailed
 from ops.settings import Settings
 
-NAMES = ("hot-sku", "commands", "latency", "takeover", "winter", "replay", "export", "auditor")
+NAMES = ("hot-sku", "commands", "latency", "asof", "takeover", "winter", "replay", "export", "auditor")
 LONG = ("takeover", "winter", "auditor")
 TAKEOVERS = 20
 """A 95th percentile of fewer is none."""
@@ -112,6 +112,10 @@ def prepared(name: str, ready: Settings, ends: ExitStack) -> Contest:
     """Wiring: who meets whom. What is opened here ends with `ends`."""
     if name in ("replay", "export"):
         return reading(name, ready, ends)
+    if name == "asof":
+        from ops.bench.asof import AsOf
+
+        return ends.enter_context(closing(AsOf(ready)))
     from ops.bench.stage import Stage
 
     stage = ends.enter_context(closing(Stage(ready.kafka, ready, say)))
