@@ -259,7 +259,9 @@ class KafkaLog:
         self, starts: Mapping[Place, int], ends: Mapping[Place, int], *, follow: bool
     ) -> Iterator[Portion]:
         unread = {place for place in starts if follow or starts[place] < ends[place]}
-        self._consumer.assign([TopicPartition(*place, starts[place]) for place in sorted(unread)])
+        assigned = [TopicPartition(*place, starts[place]) for place in sorted(unread)]
+        self._consumer.assign(assigned)
+        self._consumer.resume(assigned)  # one that a reading before this paused is paused still
         while unread:
             portion = _portion(self._next_messages(patient=follow), unread, None if follow else ends)
             done = {place for place, at in portion.reached.items() if not follow and at >= ends[place]}

@@ -69,11 +69,8 @@ def whatif(
             asked = callers_commands(
                 Replay(log, _commands(topics, until), Codec(), SchemaRegistry(found.kafka, topics).schemas)
             )
-        both = [
-            _decided(name, asked, each, since, topics)
-            for name, each in (("today's rules", Rules()), (rules, candidate))
-        ]
-        _tell(*both, output)
+        today = _decided("today's rules", asked, Rules(), since, topics)
+        _tell(today, _decided(rules, asked, candidate, since, topics), output)
     except (ReplayFailed, OSError) as failed:
         fail(str(failed), 1)
     except KafkaException as error:

@@ -121,16 +121,9 @@ def order_by_order(today: Outcomes, candidates: Mapping[str, Outcome]) -> Sequen
 
 def _row(order_id: str, was: Outcome | None, is_: Outcome | None) -> dict[str, Any]:
     known = was or is_
-    row = {
-        "order_id": order_id,
-        "owner": known.owner if known else "",
-        "currency": known.currency if known else "",
-    }
-    for name, one in (("today", was), ("candidate", is_)):
-        row |= {
-            f"{name}_status": one and one.status,
-            f"{name}_reason": one and one.reason,
-            f"{name}_units": one and one.units,
-            f"{name}_amount": one and one.amount,
-        }
+    assert known is not None, "it was placed under one of them"
+    row: dict[str, Any] = {"order_id": order_id, "owner": known.owner, "currency": known.currency}
+    for side, one in (("today", was), ("candidate", is_)):
+        for name in ("status", "reason", "units", "amount"):
+            row[f"{side}_{name}"] = getattr(one, name, None)
     return row

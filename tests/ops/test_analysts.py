@@ -17,8 +17,10 @@ from typer.testing import CliRunner
 
 from ops import rebuild, replay, show, sql
 from ops.settings import REPOSITORY, Settings
+from ops.whatif.cli import whatif
 from schemas.codec import Codec
 from schemas.inventory import ReceiptLine, ReceiveStock
+from schemas.meta import SECOND
 from schemas.topics import Topics
 from schemas.values import MAIN
 from tests import generations
@@ -35,6 +37,7 @@ def log(ours: Settings, topics: Topics) -> WrittenLog:
     shop = RecordingShop()
     shop.receive("22423", 6)
     for name in ("one", "two"):
+        shop.pass_time(SECOND)
         shop.check_out(name, "anna", {"22423": 4})
         shop.quiesce()
     log = log_of(shop)
@@ -47,7 +50,7 @@ def log(ours: Settings, topics: Topics) -> WrittenLog:
 def run(log: WrittenLog, ours: Settings) -> Run:
     """A verb, as the command line would run it, in this process."""
     app = typer.Typer()
-    for verb in (replay.replay, sql.sql, show.show, rebuild.rebuild):
+    for verb in (replay.replay, sql.sql, show.show, rebuild.rebuild, whatif):
         app.command()(verb)
     return lambda *arguments: CliRunner().invoke(app, list(map(str, arguments)))
 
@@ -119,8 +122,8 @@ def test_sql_exports_what_is_new_and_answers(
     write(ours, topics, one_more_delivery())
     after = json.loads(run("sql", totals, "--format", "json").stdout)
     orders = run("sql", "select status, amount, captured from orders order by status", "--format", "csv")
-    exported = run("replay", "--format", "parquet", "-o", tmp_path / "export")
-    same = run("sql", totals, "--export", tmp_path / "export", "--format", "json")
+    exported = run("replay", "--format", "parquet", "-o", tmp_path / "winter")
+    same = run("sql", totals, "--export", tmp_path / "winter", "--format", "json")
     wrong = run("sql", "select nothing from orders")
 
     assert after == [{"events": before[0]["events"] + 3, "units": before[0]["units"] + 9}]
@@ -152,6 +155,16 @@ def test_three_generations_of_an_event_replay_and_rebuild_alike(run: Run, log: W
     assert built.exit_code == 0, built.output
     assert "of stock is live" in built.stdout
     assert "cannot apply" not in built.stdout
+
+
+def test_other_rules_are_tried_on_what_callers_asked(run: Run, tmp_path: Path):
+    told = run("whatif", "--rules", "ops.whatif.rules:partial_acceptance", "-o", tmp_path / "orders.parquet")
+    unknown = run("whatif", "--rules", "ops.whatif.rules:magic")
+
+    figures = {line[:38].strip(): line[38:].split() for line in told.stdout.splitlines()}
+    assert figures["units confirmed"] == ["4", "6", "+2"], told.output
+    assert (tmp_path / "orders.parquet").exists()
+    assert (unknown.exit_code, "no rules are called" in unknown.output) == (2, True)
 
 
 def test_the_notebook_runs(log: WrittenLog, capsys: pytest.CaptureFixture[str]):
