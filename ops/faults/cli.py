@@ -14,7 +14,7 @@ from ops import settings
 from ops.demo.progress import Teller
 from ops.faults.matrix import ROWS
 from ops.faults.rotation import rotating
-from ops.faults.runner import Played, is_well, play_all
+from ops.faults.runner import Played, is_well, play_all, summary
 from ops.faults.scene import Row, Stage
 from ops.faults.verdict import CLOCK
 from ops.interruption import be_interrupted_once
@@ -53,6 +53,8 @@ def faults(
     except KeyboardInterrupt:
         teller.say("daybook: interrupted; everything that was started is stopped")
         raise typer.Exit(130) from None
+    for line in summary(played):
+        teller.say(line)
     if report:
         report.write_text(json.dumps(as_json(seed, patience, played), indent=1) + "\n", "utf-8")
     raise typer.Exit(0 if is_well(played, rows) else 1)

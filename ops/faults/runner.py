@@ -1,10 +1,12 @@
 """The runner: plays rows one after the other, and says of each whether it is green, red or not shown, and why."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from ops.faults.checkers import SENTENCES
 from ops.faults.scene import Row, Scene, Stage
 from ops.faults.verdict import NotShown
 from ops.running import RunsAlready
@@ -75,6 +77,14 @@ def is_well(played: Iterable[Played], rows: Iterable[Row]) -> bool:
     """Green all; not shown only where the matrix allows it."""
     excused = {row.name for row in rows if row.optional}
     return all(one.result == "green" or (one.result == "not shown" and one.name in excused) for one in played)
+
+
+def summary(played: Sequence[Played]) -> Iterator[str]:
+    """How many rows ended how, and what each checker that looked is there for."""
+    counts = Counter(one.result for one in played)
+    yield ", ".join(f"{count} {result}" for result, count in counts.items())
+    looked = {name for one in played for name in one.checkers}
+    yield from (f"{name:<4}{sentence}" for name, sentence in SENTENCES.items() if name in looked)
 
 
 def play_all(rows: Iterable[Row], stage: Stage, seed: int, say: Callable[[str], None]) -> list[Played]:

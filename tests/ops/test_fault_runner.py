@@ -15,7 +15,7 @@ from ops.faults.history import Attempt, History, Outage, shares
 from ops.faults.kafka_proxy import without_topic
 from ops.faults.matrix import ROWS
 from ops.faults.power_loss import CHECKPOINT, batches, lose_power
-from ops.faults.runner import Played, is_well, play_all
+from ops.faults.runner import Played, is_well, play_all, summary
 from ops.faults.scene import Row, Scene, Stage
 from ops.faults.verdict import NotShown, RowIsRed, demand, until
 from ops.running import RunsAlready
@@ -94,6 +94,12 @@ def test_the_time_to_green_counts_from_the_fault_or_the_heal_and_the_slowest_cou
 )
 def test_all_is_well_only_if_all_is_green_or_excused(row: Row, well: bool):
     assert is_well(played(GREEN, row), [GREEN, row]) is well
+
+
+def test_the_summary_counts_results_and_says_what_the_checkers_that_looked_are_for():
+    looked = Row("F9", "", lambda scene: scene.checked("C1"))
+    lines = list(summary(played(looked, GREEN, RED)))
+    assert lines == ["2 green, 1 red", "C1  what was acknowledged stands in the log"]
 
 
 def test_the_verb_ends_with_1_when_a_row_is_red(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
