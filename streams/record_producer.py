@@ -59,10 +59,17 @@ class _Pending:
 
 
 class RecordProducer:
-    """A plain idempotent Producer with a thread that polls while anything is under way, and sleeps otherwise."""
+    """A plain idempotent Producer with a thread that polls while anything is under way, and sleeps otherwise.
+
+    One that could not deliver is replaced. librdkafka may never find a broker again that was without its partitions for
+    a moment (it was frozen longer than the controller waits), and would time out every record from then on.
+    """
 
     def __init__(self, kafka: str, **config: Any) -> None:
-        self._producer = Producer(producer_config(kafka) | config)
+        self._config = producer_config(kafka) | config
+        self._producer = Producer(self._config)
+        self._leaving: list[Producer] = []
+        """Replaced, and not yet done with what they were given: for DELIVERY_TIMEOUT_MS at most."""
         self._wanted = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._poll, name="producer-poll", daemon=True)
@@ -72,10 +79,18 @@ class RecordProducer:
         """Returns when all are acknowledged; raises NotDelivered when one is not."""
         if not records:
             return
-        pending = _Pending(len(records), asyncio.get_running_loop())
+        pending, producer = _Pending(len(records), asyncio.get_running_loop()), self._producer
         for record in records:
-            await self._produce(record, pending)
-        await pending.done
+            await self._produce(producer, record, pending)
+        if producer is not self._producer:
+            self._leaving.append(
+                producer
+            )  # replaced while its queue was full: it has something to tell again
+        try:
+            await pending.done
+        except NotDelivered:
+            self._replace(producer)
+            raise
 
     def close(self) -> None:
         """Waits (10 s at most) for what is under way."""
@@ -84,10 +99,17 @@ class RecordProducer:
         self._wanted.set()
         self._thread.join(CLOSE_S)
 
-    async def _produce(self, record: Outgoing, pending: _Pending) -> None:
+    def _replace(self, lost: Producer) -> None:
+        """Once, however many sends hear of it."""
+        if lost is self._producer:
+            self._leaving.append(lost)
+            self._producer = Producer(self._config)
+            self._wanted.set()
+
+    async def _produce(self, producer: Producer, record: Outgoing, pending: _Pending) -> None:
         while True:
             try:
-                self._producer.produce(
+                producer.produce(
                     record.topic,
                     record.value,
                     record.key,
@@ -109,5 +131,9 @@ class RecordProducer:
             self._wanted.wait()
             self._wanted.clear()
             # Whatever is produced after this check sets the event again: nothing waits unpolled.
-            while len(self._producer):
-                self._producer.poll(POLL_S)
+            while len(self._producer) or self._leaving:
+                self._producer.poll(POLL_S / (1 + len(self._leaving)))
+                for one in list(self._leaving):
+                    one.poll(POLL_S / (1 + len(self._leaving)))
+                    if not len(one):
+                        self._leaving.remove(one)

@@ -24,7 +24,8 @@ from ops.processes import alive
 from streams.command_worker import EXIT_DAMAGED
 
 BROKER_BACK_S = 15.0
-FROZEN_S = 8.0
+FROZEN_S = 12.0
+"""Longer than the controller waits for its broker: for a moment the partitions have no leader."""
 CHECKPOINT_WITHIN_S = 90.0
 """Kafka writes its recovery points down once a minute."""
 ANSWER_S = 10.0

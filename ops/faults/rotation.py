@@ -10,7 +10,8 @@ from ops.faults.scene import Row, Scene
 from ops.faults.verdict import demand
 
 MINUTE_S = 60.0
-FROZEN_S = 8.0
+FROZEN_S = 12.0
+"""Longer than any session: of a worker, of an agent's consumer, of the broker with its controller."""
 READS_ANSWERED = 0.999
 COMMANDS, READS = 100_000, 50_000
 """Asked of one run of twenty minutes."""

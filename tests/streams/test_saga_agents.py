@@ -144,6 +144,19 @@ async def test_many_at_once_are_sent_through_a_bounded_queue(stack, topics):
     assert sum(arrived) == 3_000
 
 
+async def test_a_client_that_could_not_deliver_is_replaced(stack, topics):
+    """It looks for Kafka where nobody answers; its successor knows better."""
+    producer = RecordProducer("127.0.0.1:9", **{"delivery.timeout.ms": 500})
+    producer._config |= {"bootstrap.servers": stack.kafka, "delivery.timeout.ms": 60_000}
+    commands = CommandProducer(producer, Codec(), topics)
+    sent = [Asked("payment", "p1", *_some_command())]
+    with pytest.raises(NotDelivered):
+        await commands.send(sent)
+    await commands.send(sent)
+    await asyncio.to_thread(producer.close)
+    assert len(list(read_to_end(stack.kafka, topics.commands("payment"), topics.partition_of("p1")))) == 1
+
+
 def _some_command() -> tuple[RequestVoid, CommandMeta]:
     meta = CommandMeta(
         "id", "payment/p1", "tp", NOW, NOW, None, None, None, "corr", "cause", "saga", "checkout", ""
