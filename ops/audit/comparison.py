@@ -26,8 +26,8 @@ from schemas.topics import Topics
 
 SAMPLE_EVERY_S = 5.0
 SAMPLE_ROWS = 8
-SWEEP_EVERY_S = 2.0
-SWEEP_ROWS = 64
+SWEEP_EVERY_S = 10.0
+SWEEP_ROWS = 256
 """So many rows of each view are swept at once: an idle Daybook's sweep must cost next to nothing."""
 
 LOOKS = 4

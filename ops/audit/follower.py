@@ -124,7 +124,7 @@ def _settings(kafka: str) -> dict[str, Any]:
         "enable.partition.eof": True,
         "check.crcs": True,
         "queued.max.messages.kbytes": QUEUE_KB,
-        "fetch.wait.max.ms": 500,
+        "fetch.wait.max.ms": 1_000,
         "fetch.min.bytes": 1,
         "reconnect.backoff.max.ms": 500,
     }

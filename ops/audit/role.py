@@ -1,6 +1,7 @@
 """The role `auditor`: follows the log, compares the read models, says how it is, until it is told to stop."""
 
 import asyncio
+import logging
 import random
 import shutil
 import signal
@@ -43,6 +44,7 @@ log = structlog.get_logger(__name__)
 def main() -> None:
     """Audit until SIGTERM or Ctrl-C. Exits 75 when Kafka, or a piece of the log, is lost: to be started again."""
     telemetry.configure("auditor")
+    logging.getLogger("cassandra").setLevel(logging.ERROR)  # it tells of every step of its own
     try:
         asyncio.run(_audit(from_environment()))
     except (KafkaException, LogCutError) as error:
