@@ -66,8 +66,8 @@ ELSEWHERE = {
         (
             "audit stock 85123A --as-of 2010-12-31",
             "audit report --from 2010-12-01 --to 2011-02-28",
-            "audit export --sku 85123A --to evidence.zip",
-            "audit verify evidence.zip --key checkpoint.pub",
+            "audit export --sku 85123A -o evidence.zip",
+            "audit verify evidence.zip --key .daybook/keys/sealer.pub",
         ),
     ),
     "replay": Elsewhere(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from confluent_kafka import KafkaException
 
+from ops.evidence.keys import ensure_key, origin_name
 from ops.local_stack import StackFailed
 from ops.settings import Settings
 from ops.tokens import ensure_keys, ensure_webhook_secret
@@ -23,6 +24,7 @@ def prepare(settings: Settings, environ: Mapping[str, str] = os.environ) -> None
     """Raises StackFailed with the whole reason: wrong topics, or a server that does not answer."""
     ensure_keys(settings.jwks)
     ensure_webhook_secret(settings.webhook_secrets)
+    ensure_key(settings.keys, "sealer", origin_name(environ))
     replicas = int(environ.get("DAYBOOK_REPLICAS") or 1)
     try:
         asyncio.run(_prepare_servers(settings, replicas))

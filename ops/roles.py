@@ -29,8 +29,10 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "api": "api.main:main",
     }
 )
-LOOKERS_ON: Mapping[str, str] = MappingProxyType({"auditor": "ops.audit.role:main"})
-"""They change nothing. `up` starts them; the demo and the faults, which judge the log themselves, do without."""
+LOOKERS_ON: Mapping[str, str] = MappingProxyType(
+    {"auditor": "ops.audit.role:main", "sealer": "ops.evidence.sealer:main"}
+)
+"""They change nothing in the trade. `up` starts them; the demo and the faults, which judge the log themselves, do without."""
 
 
 class RoleMissing(Exception):

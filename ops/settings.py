@@ -44,14 +44,18 @@ class Settings:
         return self.home / "logs"
 
     @property
+    def keys(self) -> Path:
+        return self.home / "keys"
+
+    @property
     def jwks(self) -> Path:
         """The public keys by which the API knows its callers."""
-        return self.home / "keys" / "jwks.json"
+        return self.keys / "jwks.json"
 
     @property
     def webhook_secrets(self) -> Path:
         """What the payment provider signs its webhooks with, and the API verifies them with: one on a line."""
-        return self.home / "keys" / "webhooks.secrets"
+        return self.keys / "webhooks.secrets"
 
     def state(self, role: str) -> Path:
         return self.home / "state" / role

@@ -51,6 +51,11 @@ class Topics:
     def dead_letters(self) -> str:
         return f"{self.prefix}.dead-letters"
 
+    @property
+    def checkpoints(self) -> str:
+        """What the sealer signed, and witnesses beside it."""
+        return f"{self.prefix}.checkpoints"
+
     def partition_of(self, key: str) -> int:
         """Where the aggregate with this id (of a stock item or a product: its sku) lives, in every topic."""
         return partition_of(key, self.partitions)
@@ -62,6 +67,7 @@ class Topics:
                 yield TopicSpec(f"{self.prefix}.{kind}.{aggregate}", self.partitions, settings)
         yield TopicSpec(self.schemas, 1, {"cleanup.policy": "compact"} | _SAFE)
         yield TopicSpec(self.dead_letters, self.partitions, _FOR_EVER | _SAFE)
+        yield TopicSpec(self.checkpoints, 1, _FOR_EVER | _SAFE)
 
 
 @dataclass(frozen=True)

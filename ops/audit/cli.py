@@ -5,6 +5,7 @@ import typer
 from ops.audit.findings import breaches, laws
 from ops.audit.ledger import report, stock
 from ops.cli import examples
+from ops.evidence import cli as evidence
 
 audit = typer.Typer()
 
@@ -34,3 +35,7 @@ audit.command(
         "audit report --to 2010-12-31 --by recorded --format csv -o year.csv",
     ),
 )(report)
+audit.command("export", short_help="Write evidence into one file.")(evidence.export)
+audit.command("verify", short_help="Verify a bundle of evidence, with nothing but a key.")(evidence.verify)
+audit.command("key", short_help="Print the public key that verifies.")(evidence.show_key)
+audit.command("witness", short_help="Sign what grew out of what was seen before.")(evidence.witness)

@@ -16,8 +16,19 @@ from ops.bench.contest import ROUNDS, BenchFailed, Contest, Verdict, hold
 from ops.local_stack import LocalStack, StackFailed
 from ops.settings import Settings
 
-NAMES = ("hot-sku", "commands", "latency", "asof", "takeover", "winter", "replay", "export", "auditor")
-LONG = ("takeover", "winter", "auditor")
+NAMES = (
+    "hot-sku",
+    "commands",
+    "latency",
+    "asof",
+    "takeover",
+    "winter",
+    "replay",
+    "export",
+    "auditor",
+    "verify",
+)
+LONG = ("takeover", "winter", "auditor", "verify")
 TAKEOVERS = 20
 """A 95th percentile of fewer is none."""
 
@@ -33,7 +44,7 @@ def say(message: str) -> None:
 def bench(
     name: Annotated[
         str,
-        typer.Argument(help=f"{' | '.join(NAMES)}; all but takeover, winter and auditor if none is named."),
+        typer.Argument(help=f"{' | '.join(NAMES)}; all but {', '.join(LONG)} if none is named."),
     ] = "",
     *,
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON into this file.")] = None,
@@ -70,7 +81,9 @@ def run(names: list[str], rounds: int) -> Report:
         from ops.bench.winter import winter
 
         found["winter"] = as_report(winter(home / "winter.json"), {})
-    measured = [name for name in names if name not in ("winter", "auditor")]
+    if "verify" in names:  # it needs no servers
+        found["verify"] = held("verify", settings.from_environment(), rounds)
+    measured = [name for name in names if name not in ("winter", "auditor", "verify")]
     if measured or "auditor" in names:
         with kafka_for(replace(settings.from_environment(), home=home)) as ready:
             if "auditor" in names:
@@ -110,6 +123,10 @@ def held(name: str, ready: Settings, rounds: int) -> dict[str, Any]:
 
 def prepared(name: str, ready: Settings, ends: ExitStack) -> Contest:
     """Wiring: who meets whom. What is opened here ends with `ends`."""
+    if name == "verify":
+        from ops.bench.evidence import Verify
+
+        return ends.enter_context(closing(Verify()))
     if name in ("replay", "export"):
         return reading(name, ready, ends)
     if name == "asof":

@@ -59,11 +59,11 @@ def test_every_topic_is_wanted_once_and_under_the_prefix():
     topics = Topics("shop")
     names = [spec.name for spec in topics.wanted()]
 
-    assert len(names) == len(set(names)) == 4 * len(AGGREGATES) + 2
+    assert len(names) == len(set(names)) == 4 * len(AGGREGATES) + 3
     assert all(name.startswith("shop.") for name in names)
     for of_kind in (topics.commands, topics.events, topics.state, topics.decisions):
         assert {of_kind(aggregate) for aggregate in AGGREGATES} <= set(names)
-    assert {topics.schemas, topics.dead_letters} <= set(names)
+    assert {topics.schemas, topics.dead_letters, topics.checkpoints} <= set(names)
 
 
 def _placed_by_librdkafka(kafka: str, topic: str) -> dict[str, int]:

@@ -1,0 +1,156 @@
+"""The two things that evidence needs of Kafka: a partition's records as they were committed, and the checkpoints."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from ops.evidence.checkpoint import NotANote, Note, Submission
+
+SILENCE_MAX_S = 30.0
+DELIVERY_MAX_S = 30.0
+ASK_AGAIN_S = 0.1
+MESSAGES_MAX = 1_000
+
+
+class LogNotRead(Exception):
+    """Kafka did not answer in time, or does not have what was asked for."""
+
+
+class Record(NamedTuple):
+    """One committed record of a partition."""
+
+    offset: int
+    key: bytes
+    value: bytes
+
+
+class Published(NamedTuple):
+    """A record of the topic of checkpoints: the sealer's with a proof, a witness's with its cosignature."""
+
+    offset: int
+    note: Note
+    submission: Submission | None
+
+
+def consumer_config(kafka: str) -> dict[str, Any]:
+    """A reader outside any group that sees only what was committed, and never jumps."""
+    return {
+        "bootstrap.servers": kafka,
+        "group.id": "daybook-evidence",  # librdkafka insists on one; nothing is subscribed or committed
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+        "check.crcs": True,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.wait.max.ms": 500,
+        "reconnect.backoff.max.ms": 500,
+    }
+
+
+def producer_of(kafka: str) -> Producer:
+    return Producer(
+        {
+            "bootstrap.servers": kafka,
+            "enable.idempotence": True,
+            "acks": "all",
+            "delivery.timeout.ms": int(DELIVERY_MAX_S * 1_000),
+            "queue.buffering.max.kbytes": 4_096,
+            "metadata.recovery.strategy": "none",  # the default loses sight of the broker after a dropped connection
+            "reconnect.backoff.max.ms": 500,
+        }
+    )
+
+
+def publish(producer: Producer, topic: str, origin: str, text: str) -> None:
+    """Returns when Kafka has it. Raises LogNotRead; it may be there all the same, and twice does no harm."""
+    failures: list[KafkaError] = []
+
+    def note(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    producer.produce(topic, text.encode(), origin.encode(), 0, on_delivery=note)
+    if producer.flush(DELIVERY_MAX_S + 1) or failures:
+        raise LogNotRead(f"{topic}: {failures[0] if failures else 'no answer'}")
+
+
+@contextmanager
+def open_consumer(kafka: str) -> Iterator[Consumer]:
+    """Raises LogNotRead for whatever Kafka complains of."""
+    consumer = Consumer(consumer_config(kafka))
+    try:
+        yield consumer
+    except KafkaException as error:
+        raise LogNotRead(str(error)) from error
+    finally:
+        consumer.close()
+
+
+def partitions_of(consumer: Consumer, topic: str) -> list[int]:
+    """Raises LogNotRead where there is no such topic."""
+    found = consumer.list_topics(topic, SILENCE_MAX_S).topics[topic]
+    if found.error is not None:
+        raise LogNotRead(f"{topic}: {found.error}")
+    return sorted(found.partitions)
+
+
+def records_of(consumer: Consumer, topic: str, partition: int, start: int = 0) -> Iterator[Record]:
+    """Everything that is committed by now from `start` on, in order. Raises LogNotRead, KafkaException."""
+    end = _end_of(consumer, TopicPartition(topic, partition))
+    if start >= end:
+        return
+    consumer.assign([TopicPartition(topic, partition, start)])
+    while True:
+        for message in next_messages(consumer, SILENCE_MAX_S):
+            offset = message.offset() or 0
+            if is_end(message):
+                if offset >= end:
+                    return
+            elif offset >= end:
+                return
+            else:
+                yield Record(offset, message.key() or b"", message.value() or b"")
+
+
+def next_messages(consumer: Consumer, within_s: float) -> list[Message]:
+    """What is there; one message at least. Raises LogNotRead where nothing comes in time."""
+    first = consumer.poll(within_s)
+    if first is None:
+        raise LogNotRead(f"Kafka was silent for {within_s:.0f} s")
+    return [first, *consumer.consume(MESSAGES_MAX - 1, 0)]
+
+
+def is_end(message: Message) -> bool:
+    """Whether this only says that a partition ends here. Raises LogNotRead for any other error."""
+    error = message.error()
+    if error is None:
+        return False
+    if error.code() == KafkaError._PARTITION_EOF:
+        return True
+    raise LogNotRead(f"{message.topic()}[{message.partition()}]: {error}")
+
+
+def checkpoints_in(consumer: Consumer, topic: str, start: int = 0) -> Iterator[Published]:
+    """What was published so far; anybody's garbage is passed over, and no signature has been verified yet."""
+    for record in records_of(consumer, topic, 0, start):
+        with suppress(NotANote, UnicodeDecodeError):
+            text = record.value.decode()
+            submission = Submission.parse(text) if text.startswith("old ") else None
+            yield Published(record.offset, submission.note if submission else Note.parse(text), submission)
+
+
+def _end_of(consumer: Consumer, place: TopicPartition) -> int:
+    """Where the last finished transaction ends; a partition that was just made is asked again for a while."""
+    gives_up_at = time.monotonic() + SILENCE_MAX_S
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(place, SILENCE_MAX_S)[1])
+        except KafkaException:
+            if time.monotonic() > gives_up_at:
+                raise
+            time.sleep(ASK_AGAIN_S)
