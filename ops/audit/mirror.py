@@ -84,9 +84,14 @@ def _form_of(view: View[Any]) -> Form[Any]:
     if isinstance(view, RedisView):
         return Form(view.dump, view.load)
     assert isinstance(view, CassandraView)
-    own = view.inserts[0]
+    rows, load, own = view.rows, view.load, view.inserts[0]
     names = (*own.key, *own.columns)
+
+    def dump(document: Any) -> bytes:
+        written = rows(Folded({"": None}, {"": document}, ()))
+        return marshal.dumps(next(row.values for row in written if row.insert is own))
+
     return Form(
-        lambda document: marshal.dumps(own.row_of(document).values),
-        lambda value: view.load(dict(zip(names, marshal.loads(value), strict=True))),  # noqa: S302  # our own
+        dump,
+        lambda value: load(dict(zip(names, marshal.loads(value), strict=True))),  # noqa: S302  # our own
     )

@@ -111,9 +111,10 @@ class KeptTable(Generic[V]):
         self._old: dict[str, V] = {}
 
     def get(self, key: str, /) -> V | None:
-        if key in self._staged:
-            return self._staged[key]
-        if key in self._absent:
+        found = self._staged.get(key)
+        if found is not None:
+            return found
+        if key in self._absent or key in self._staged:
             return None
         found = self._find(key)
         if found is None:
@@ -172,9 +173,11 @@ class KeptTable(Generic[V]):
             self._old, self._young, self._size = self._young, {}, 0
 
     def _find(self, key: str) -> V | None:
-        for remembered in (self._young, self._old):
-            if key in remembered:
-                return remembered[key]
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
+        if found is not None:
+            return found
         value: Any = self._db.get(self._prefix + key.encode())
         return None if value is None else self._load(value)
 

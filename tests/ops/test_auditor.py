@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,15 @@ from ops.audit.law_book import LAWS_OF_THE_LOG
 from ops.audit.laws import LAWS
 from ops.audit.mirror import Mirror
 from ops.audit.role import told
+from ops.audit.tables import KeptBooks
 from ops.audit.wire import AvscReader
+from ops.bench.copies import copies, template
 from projections import stock
+from projections.cassandra_store import CassandraSettings, CassandraStore
+from projections.compare import FoldOfLog
 from projections.heal import heal
 from projections.redis_store import RedisSettings, RedisStore
+from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
 from projections.store import Folded
 from projections.view import Batch, Partition, Recorded, fold, offered
 from schemas.codec import Codec
@@ -412,6 +418,29 @@ async def test_a_drifted_row_names_the_request_behind_it_and_is_gone_once_healed
     assert await compared.sweep() == []
     compared.audit.ledgers.commit()
     assert [one["wrong_now"] for one in compared.audit.listed] == [False]
+
+
+def test_documents_of_every_view_are_kept_as_the_view_keeps_them(tmp_path: Path):
+    books = KeptBooks(tmp_path / "ledgers")
+    log = [(one.topic, one.partition, one.value) for one in islice(copies(template(), Topics("t", 2)), 675)]
+    redis = RedisStore(RedisSettings("127.0.0.1:1"), REDIS_VIEWS)
+    cassandra = CassandraStore(CassandraSettings(("127.0.0.1:1",)), CASSANDRA_VIEWS)
+    mirrors = [Mirror(view, redis, books) for view in REDIS_VIEWS]
+    mirrors += [Mirror(view, cassandra, books) for view in CASSANDRA_VIEWS]
+    for mirror in mirrors:
+        for n, (topic, partition, value) in enumerate(log):
+            if mirror.view.reads(topic):
+                mirror.fold([Recorded(topic, partition, n, b"", CODEC.decode(value))])
+                books.commit()
+                mirror._documents._young.clear()  # so that the next event finds its document on the disk
+        should = FoldOfLog(mirror._names, mirror.view)
+        for n, (topic, partition, value) in enumerate(log):
+            if mirror.view.reads(topic):
+                should.add([Recorded(topic, partition, n, b"", CODEC.decode(value))])
+        held = {name: row.digest for name in mirror.names_from("") if (row := mirror.row(name))}
+        assert held == should.digests
+        assert should.digests
+    books.close()
 
 
 def test_the_state_of_the_laws_is_one_line():
