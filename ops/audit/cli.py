@@ -15,8 +15,13 @@ def group() -> None:
     """Prove the stock: ledger, reports, evidence."""
 
 
-audit.command(short_help="Show what the auditor found, and what led to it.")(breaches)
-audit.command(short_help="Show the laws: what is counted, what must balance.")(laws)
+audit.command(
+    short_help="Show what the auditor found, and what led to it.",
+    epilog=examples("audit breaches", "audit breaches --last 1000 --json"),
+)(breaches)
+audit.command(short_help="Show the laws: what is counted, what must balance.", epilog=examples("audit laws"))(
+    laws
+)
 
 audit.command(
     short_help="Show a SKU's movements, or its balances at a time.",

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from ops.audit.wire import AVSC, Record
 from ops.simulate.callers import Callers, plan_errands
 from ops.simulate.clockwork import START, Process
-from ops.simulate.runs import FAULTS_UNTIL, HEALED_LEAST
+from ops.simulate.faults import FAULTS_UNTIL
+from ops.simulate.runs import HEALED_LEAST
 from ops.simulate.site import Site
 from ops.simulate.testimony import Said, Testimony, testify
 from schemas.meta import HOUR
