@@ -1,7 +1,7 @@
 """Stock as it stood: by when movements happened, by when they were recorded, or both; see docs/adr/0017."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -56,8 +56,14 @@ class Standing(NamedTuple):
     shipped: int = 0
 
     def plus(self, other: "Standing") -> "Standing":
-        entries, _, *balances = (ours + theirs for ours, theirs in zip(self, other, strict=True))
-        return Standing(entries, max(self.version, other.version), *balances)
+        return Standing(
+            self.entries + other.entries,
+            max(self.version, other.version),
+            self.sellable + other.sellable,
+            self.reserved + other.reserved,
+            self.allocated + other.allocated,
+            self.shipped + other.shipped,
+        )
 
 
 NOTHING = Standing()
@@ -65,8 +71,14 @@ NOTHING = Standing()
 
 def of_folio(before: Folio, folio: Folio) -> Standing:
     """What a whole folio adds."""
-    changes = (now - then for now, then in zip(folio[4:], before[4:], strict=True))
-    return Standing(folio.version - before.version, folio.version, *changes)
+    return Standing(
+        folio.version - before.version,
+        folio.version,
+        folio.sellable - before.sellable,
+        folio.reserved - before.reserved,
+        folio.allocated - before.allocated,
+        folio.shipped - before.shipped,
+    )
 
 
 def of_movement(movement: dict[str, Any]) -> Standing:
@@ -97,18 +109,9 @@ async def standing(
             cut.append((before, folio))
     for some in _few(cut):
         for entries in await asyncio.gather(*(_entries(reader, head, *one) for one in some)):
-            found = _sum([found, *(of_movement(one) for one in entries if _counts(cutoff, one))])
-    return found
-
-
-def _counts(cutoff: Cutoff, movement: dict[str, Any]) -> bool:
-    return cutoff.counts(movement["version"], movement["occurred_at"], movement["recorded_at"])
-
-
-def _sum(standings: Iterable[Standing]) -> Standing:
-    found = NOTHING
-    for one in standings:
-        found = found.plus(one)
+            for one in entries:
+                if cutoff.counts(one["version"], one["occurred_at"], one["recorded_at"]):
+                    found = found.plus(of_movement(one))
     return found
 
 
