@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from itertools import compress
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -64,84 +63,81 @@ def record_batches(replay: Replay) -> Iterator[tuple[type, Any]]:
 
 
 class Columns:
-    """Records wait here, by message class, until there are enough of them for a record batch."""
+    """Records wait here, by the schema that wrote them, until there are enough of them for a record batch."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
-        self._waiting: defaultdict[type, list[Stored]] = defaultdict(list)
+        self._waiting: defaultdict[bytes, list[Stored]] = defaultdict(list)
         self._bytes = 0
 
     def add(self, records: Sequence[Stored]) -> None:
+        waiting = self._waiting
         for record in records:
-            self._waiting[self._replay.class_of(record)].append(record)
-            self._bytes += len(record.value)
+            value = record.value
+            waiting[value[:HEADER_BYTES]].append(record)
+            self._bytes += len(value)
 
     def ready(self) -> Iterator[tuple[type, Any]]:
-        """The classes of which enough is there; or all, when it comes to too many bytes."""
+        """What there is enough of; or all, when it comes to too many bytes."""
         if self._bytes > BYTES_MAX:
             yield from self.rest()
-        for message in [message for message, some in self._waiting.items() if len(some) >= ROWS_MAX]:
-            yield message, self._taken(message)
+        for header in [header for header, some in self._waiting.items() if len(some) >= ROWS_MAX]:
+            yield self._taken(header)
 
     def rest(self) -> Iterator[tuple[type, Any]]:
-        for message in list(self._waiting):
-            yield message, self._taken(message)
+        for header in list(self._waiting):
+            yield self._taken(header)
 
-    def _taken(self, message: type) -> Any:
-        records = self._waiting.pop(message)
+    def _taken(self, header: bytes) -> tuple[type, Any]:
+        records = self._waiting.pop(header)
         self._bytes -= sum(len(record.value) for record in records)
-        return _Reading(self._replay, message, records).batch()
+        message = self._replay.class_of(records[0])
+        return message, _Reading(self._replay, message, records).batch()
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """Records of one message class, about to become columns."""
+    """Records that one schema wrote, about to become columns."""
 
     replay: Replay
     message: type
     records: Sequence[Stored]
 
     def batch(self) -> Any:
-        rows, records = self._timed(self._rows())
         schema = arrow_schema(self.message)
-        if not rows:
-            return pa.RecordBatch.from_pylist([], schema)
-        places = [(record.topic, record.partition, record.offset) for record in records]
-        columns = (*zip(*places, strict=True), *zip(*rows, strict=True))
+        *places, _, values = zip(*self.records, strict=True)
+        columns = [*places, *zip(*self._rows(values), strict=True)]
         try:
             arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
         except pa.ArrowInvalid as error:  # a text that is no UTF-8
             raise ReplayFailed(f"{self._between()} cannot be read: {error}") from error
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        return batch.filter(self._covered(columns)) if self.replay.query.is_timed else batch
 
-    def _rows(self) -> list[Row]:
+    def _rows(self, values: Sequence[bytes]) -> list[Row]:
         rows: list[Row] = []
-        values = [self._today(record) for record in self.records]
         try:
-            compile_rows(self.message, META_OF[self.message], HEADER_BYTES)(values, rows)
+            compile_rows(self.message, META_OF[self.message], HEADER_BYTES)(self._today(values), rows)
         except MALFORMED as error:
             self.replay.decode(self.records[len(rows)])  # says why, in the words of the one reader there is
             raise ReplayFailed(f"{self._between()} cannot be read: {error}") from error
         return rows
 
-    def _today(self, record: Stored) -> bytes:
+    def _today(self, values: Sequence[bytes]) -> Sequence[bytes]:
         """What an older or a newer release wrote is written anew in today's shape first: there is one way to upcast."""
         codec = self.replay.codec
-        if codec.is_today(record.value):
-            return record.value
-        message = self.replay.decode(record)
-        return codec.encode(message.body, vars(message.meta))
+        if codec.is_today(values[0]):
+            return values
+        messages = map(self.replay.decode, self.records)
+        return [codec.encode(message.body, vars(message.meta)) for message in messages]
 
-    def _timed(self, rows: list[Row]) -> tuple[Sequence[Row], Sequence[Stored]]:
-        query = self.replay.query
-        if not query.is_timed:
-            return rows, self.records
+    def _covered(self, columns: Sequence[Sequence[Any]]) -> Any:
+        """Whether each row is of the time that is asked for."""
         meta = META_OF[self.message]
-        names = [field.name for field in fields(meta)]
-        first, *others = [names.index(name) for name in clocks_of(meta, query.by)]
-        second = others[0] if others else first
-        covered = [query.covers(row[second] if row[first] is None else row[first]) for row in rows]
-        return list(compress(rows, covered)), list(compress(self.records, covered))
+        names = [name for name, _ in _PLACE] + [field.name for field in fields(meta)]
+        clocks = [columns[names.index(name)] for name in clocks_of(meta, self.replay.query.by)]
+        at = (next(one for one in told if one is not None) for told in zip(*clocks, strict=True))
+        return pa.array([self.replay.query.covers(one) for one in at])
 
     def _between(self) -> str:
         first, last = self.records[0], self.records[-1]

@@ -141,7 +141,10 @@ class Replay:
         """
         for portion in self.log.portions(self.starts, self.ends, follow=follow):
             self.positions.update(portion.reached)
-            yield [record for record in portion.records if self._wants(record)]
+            if self.query.key or self.query.types:
+                yield [record for record in portion.records if self._wants(record)]
+            else:
+                yield portion.records
 
     def events(self, *, follow: bool = False) -> Iterator[Recorded]:
         """The messages in today's shape, whatever shape they were written in; each partition in order. Whoever stops

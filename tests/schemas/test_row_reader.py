@@ -20,7 +20,7 @@ MESSAGES = [m for a in AGGREGATES.values() for m in (*a.events, *a.commands)]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.__name__)
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(data=st.data())
 def test_a_row_says_what_the_message_says(message: type, data: st.DataObject):
     metas = st.just(EVENT) if META_OF[message] is type(EVENT) else instances(META_OF[message])
