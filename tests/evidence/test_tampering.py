@@ -261,7 +261,7 @@ KINDS: Mapping[Tampering, str] = {
     flip_a_bit_of_a_record: "not those that were sealed|checkpoint of|no stock event|chain|: Stock|does not follow|before|stock/",
     delete_a_record: "follows version|not the first that was|others of the period are missing",
     truncate_a_period: "missing at its end|before the period|promised",
-    swap_two_records: "not those that were sealed|stands as leaf|offset is not behind|follows version|recorded before|chain|first|checkpoint of",
+    swap_two_records: "not those that were sealed|stands as leaf|offset is not behind|follows version|recorded before|chain|first|checkpoint of|others of the period|claim|its movement",
     forge_a_record: "its movement makes|chain|checkpoint of|claim|negative|available|adjusts|expires",
     forge_who_did_it: "does not chain|checkpoint of",
     chain_anew: "is not what the checkpoint of",
