@@ -66,7 +66,7 @@ class AsOf:
         questions = list(_questions(QUESTIONS))
         sides = [
             lambda ask=ask: self._loop.run(self._timed(ask, questions)) for ask in (from_folios, from_history)
-        ]  # type: ignore[misc]
+        ]
         (ours, answers), (peers, other_answers) = in_turn(sides)
         self._different += sum(a != b for a, b in zip(answers, other_answers, strict=True))
         return {self.name: Pair(ours, peers)}
