@@ -37,10 +37,6 @@ class Process:
         """Until when nothing is due in it by itself: as long may a poll wait in which nothing comes."""
         self._strands: list[Strand] = []
 
-    @property
-    def frozen(self) -> bool:
-        return self.thaws_at > self.clock.now
-
     def spawn(self, run: Callable[[], object]) -> "Strand":
         strand = Strand(self, run)
         self._strands.append(strand)
