@@ -194,6 +194,20 @@ def test_a_quantity_is_changed_and_the_same_again_changes_nothing():
     assert items_of(here) == (item(LAMP, 7), item(TEAPOT, 1, 250))
 
 
+@pytest.mark.parametrize(
+    "change", [ChangeItemQuantity(CART, LAMP, 5), RemoveItemFromCart(CART, LAMP), ClearCart(CART)], ids=type
+)
+def test_whatever_is_changed_moves_the_limit(change: Any):
+    here = filled()
+    here.when(change, ALICE, LATER - 1).then_answers(Answer())
+    assert here.records[cart_stream(CART)].expires_at == LATER - 1 + CART_LIMIT
+
+
+def test_a_line_may_be_changed_to_the_most_units_there_may_be():
+    most = ChangeItemQuantity(CART, LAMP, QUANTITY_MAX)
+    filled().when(most, ALICE, NOW).then(CartItemQuantityChanged(CART, LAMP, QUANTITY_MAX, 2, LATER))
+
+
 def test_what_is_not_in_the_cart_has_no_quantity_to_change():
     filled().when(ChangeItemQuantity(CART, "absent", 7), ALICE).then_rejected(UnknownCartItem)
 

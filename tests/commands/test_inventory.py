@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from commands.decider import Answer, Deadline
+from commands.decider import Answer, Context, Deadline
 from commands.inventory import DECIDER
 from commands.rejections import StockBelowEmptyShelf, UnknownStockItem
 from schemas.inventory import (
@@ -44,7 +44,7 @@ from schemas.inventory import (
 )
 from schemas.meta import Micros, derived_id
 from schemas.values import MAIN, Line, RefusedLine
-from tests.specification import DEADLINE, Given
+from tests.specification import COMMAND_ID, DEADLINE, Given
 
 LAMP, TEAPOT = "85123A", "22139"
 SHELF = stock_stream(LAMP, MAIN)
@@ -344,6 +344,13 @@ def test_allocating_twice_changes_nothing():
     with_claim("allocated").when(allocate(ALICE, 2)).then_nothing()
 
 
+def test_what_is_allocated_already_does_not_keep_the_other_lines_from_it():
+    here = on_the_shelf(5)
+    here.when(reserve(ALICE, 2, 1))
+    here.when(allocate(ALICE, 2))
+    here.when(allocate(ALICE, 2, 1)).then(StockAllocated(*shelf(5, 0, 3), *claim(ALICE, 2), 1, 1))
+
+
 def test_an_expired_claim_is_allocated_while_its_units_are_free():
     with_claim("expired", quantity=5, of=5).when(allocate(ALICE, 5)).then(
         StockAllocated(*shelf(5, 0, 5), *claim(ALICE), 5, 0), StockDepleted(*shelf(5, 0, 5))
@@ -419,6 +426,11 @@ def test_promised_goods_leave_the_shelf():
     assert here.records == {SHELF: StockItem(3, 0, 0, 2, 0, 0)}
 
 
+def test_the_last_units_on_the_shelf_may_leave_it():
+    here = with_claim("allocated", quantity=5, of=5)
+    here.when(ship(ALICE, 5)).then(StockShipped(*shelf(0, 0, 0, 5), *claim(ALICE), 5))
+
+
 def test_shipping_twice_changes_nothing():
     here = with_claim("allocated")
     here.when(ship(ALICE, 2))
@@ -462,6 +474,14 @@ def test_low_stock_is_said_once_on_the_way_down():
     here.when(reserve(BOB, 1)).then(StockReserved(*shelf(5, 3), *claim(BOB), 1, LIMIT))
 
 
+def test_what_was_low_already_is_not_low_anew():
+    here = on_the_shelf(1)
+    here.when(ChangeStockPolicy(LAMP, MAIN, 0, 1))
+    here.when(reserve(ALICE, 1)).then(
+        StockReserved(*shelf(1, 1), *claim(ALICE), 1, LIMIT), StockDepleted(*shelf(1, 1))
+    )
+
+
 def test_the_last_units_at_once_are_low_and_depleted():
     here = on_the_shelf(5)
     here.when(ChangeStockPolicy(LAMP, MAIN, 0, 3))
@@ -479,3 +499,38 @@ def test_what_uncovered_promises_swallow_is_not_available():
     here.when(receive((LAMP, 1))).then(
         StockReceived(*shelf(6, 5), 1, "invoice 7"), StockReplenished(*shelf(6, 5), 1)
     )
+
+
+# What a command looks at is known beforehand, so that a batch is fetched at once.
+
+
+class Noted:
+    """Records, and which of them somebody looked at."""
+
+    def __init__(self, here: Given) -> None:
+        self._here = here
+        self.looked_at: set[str] = set()
+
+    def get(self, path: str) -> Any:
+        self.looked_at.add(path)
+        return self._here.get(path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        receive((LAMP, 5), ("22139", 1)),
+        adjust(1),
+        ChangeStockPolicy(LAMP, MAIN, 0, 3),
+        reserve(BOB, 2, 1),
+        allocate(ALICE, 2),
+        ship(ALICE, 2),
+        give_back(ALICE, 2),
+        expire(ALICE),
+    ],
+    ids=lambda command: type(command).__name__,
+)
+def test_a_command_names_the_records_that_it_will_look_at(command):
+    noted = Noted(with_claim("active"))
+    DECIDER.decide(noted, command, Context(LIMIT, COMMAND_ID, "saga", "checkout"))
+    assert noted.looked_at == set(DECIDER.reads(command))

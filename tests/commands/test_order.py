@@ -1,10 +1,13 @@
 """The order's rules: the way of a checkout, facts in any order, many lines in small records."""
 
+from collections.abc import Sequence
 from itertools import permutations
+from typing import Any
 
 import pytest
 
 from commands.order import DECIDER
+from commands.order_state import BrokenInvariantError
 from commands.rejections import OrderIsClosed, OrderIsNotConfirmed, UnknownOrder
 from schemas.codec import Codec
 from schemas.meta import SECOND, Micros, RecordMeta
@@ -15,16 +18,19 @@ from schemas.order import (
     EndedOrder,
     ExpireOrder,
     OrderCaptured,
+    OrderCaptureRequested,
     OrderCartClosed,
     OrderClaimsOrphaned,
     OrderClaimsReturned,
     OrderCompleted,
     OrderConfirmationRepeated,
     OrderConfirmed,
+    OrderEvent,
     OrderLinesAllocated,
     OrderLinesRefused,
     OrderLinesReserved,
     OrderLinesShipped,
+    OrderMoneyReturned,
     OrderPaymentAuthorized,
     OrderPaymentDeclined,
     OrderPaymentOrphaned,
@@ -321,6 +327,24 @@ def test_a_rejected_order_is_neither_cancelled_nor_shipped() -> None:
     shop.when(ShipOrder(ORDER), SHOP, NOW).then_rejected(OrderIsClosed)
 
 
+def test_a_history_that_cannot_be_says_what_is_wrong_with_it() -> None:
+    with pytest.raises(BrokenInvariantError, match=r"^PlacedOrder where a ConfirmedOrder must be$"):
+        Given(DECIDER, *PLACED, OrderShipped(ORDER))
+    settled = (*SECURED, cancelled(LAMP, reason="late"), OrderSettled(ORDER))
+    with pytest.raises(BrokenInvariantError, match=r"^nothing happens to a settled order$"):
+        Given(DECIDER, *settled, OrderStockSecured(*step(LAMP), TOKEN))
+
+
+def test_whatever_is_owed_is_asked_for_every_minute() -> None:
+    shop = Given(DECIDER, *SECURED, rejected(LAMP, BOWL, reason="payment", money="void"))
+    for at in (REMIND_AT, Micros(REMIND_AT + 60 * SECOND)):
+        due = DECIDER.deadline(ROOT, shop.get(ROOT))
+        assert due is not None
+        assert (due.at, due.command) == (at, RemindOrder(ORDER))
+        shop.when(RemindOrder(ORDER), DEADLINE, at - 1).then_nothing()
+        assert len(shop.when(RemindOrder(ORDER), DEADLINE, at).events) == 1
+
+
 def test_a_settled_order_hears_everything_and_says_nothing() -> None:
     shop = Given(DECIDER, *LEAVING)
     shop.when(SHIPPED, SAGA, NOW)
@@ -392,3 +416,100 @@ def test_a_settled_long_order_leaves_one_small_record() -> None:
     shop.when(RecordStockAnswer(ORDER, numbers, (), "InternalError"), SAGA, NOW)
     shop.when(RecordCartAnswer(ORDER, CART, "reopened"), SAGA, NOW)
     assert shop.records == {ROOT: SettledOrder(ORDER, OWNER, "rejected")}
+
+
+# What it remembers, field by field.
+
+LATER = Micros(REMIND_AT + 60 * SECOND)
+GIVEN_UP = (*PLACED, cancelled(reason="late"))
+UNPAID = (*SECURED, rejected(LAMP, BOWL, reason="payment", money="void"))
+GONE = (
+    *CAPTURED,
+    OrderShipmentRequested(*step(LAMP, BOWL), 1, REMIND_AT),
+    OrderLinesShipped(ORDER, (LAMP, BOWL)),
+    OrderShipped(ORDER),
+    OrderCompleted(ORDER, LATER),
+)
+"""It only waits for its cart."""
+
+
+@pytest.mark.parametrize(
+    ("history", "remembered"),
+    [
+        (PLACED, {"claims": "oo-", "money": "none"}),
+        ((*PLACED, OrderLinesRefused(ORDER, (refused(LAMP),), (2,))), {"claims": "xx-"}),
+        ((*LAMP_RESERVED, OrderLinesRefused(ORDER, (refused(BOWL),), ())), {"claims": "rx-"}),
+        ((*CONFIRMED, OrderClaimsReturned(ORDER, (LAMP,), "expired")), {"claims": "er-"}),
+        ((*CONFIRMED, OrderClaimsReturned(ORDER, (LAMP,), "released")), {"claims": "dr-"}),
+        ((*GIVEN_UP, OrderClaimsOrphaned(*step(LAMP), "reserved")), {"claims": "ro-"}),
+        ((*GIVEN_UP, OrderClaimsOrphaned(*step(LAMP), "allocated")), {"claims": "ao-"}),
+        ((*GIVEN_UP, OrderPaymentOrphaned(*step(), "void")), {"money": "authorized"}),
+        ((*GIVEN_UP, OrderPaymentOrphaned(*step(), "refund")), {"money": "captured"}),
+        (
+            (*CONFIRMED, OrderConfirmationRepeated(*step(LAMP), 7, "complete", LATER)),
+            {"attempt": 7, "remind_at": LATER},
+        ),
+        ((*CONFIRMED, OrderCaptureRequested(*step(), 3, LATER)), {"captures": 3, "remind_at": LATER}),
+        (
+            (*READY, OrderShipmentRequested(*step(LAMP, BOWL), 4, LATER)),
+            {"parcels": "??-", "shipments": 4, "remind_at": LATER},
+        ),
+        (
+            GONE,
+            {
+                "ending": "completed",
+                "claims": "---",
+                "held": "allocated",
+                "attempt": 1,
+                "cart": "complete",
+                "remind_at": LATER,
+            },
+        ),
+    ],
+    ids=lambda given: type(given[-1]).__name__ if isinstance(given, tuple) else "",
+)
+def test_an_order_remembers_what_happened(history: Sequence[OrderEvent], remembered: dict[str, Any]) -> None:
+    root = vars(Given(DECIDER, *history).get(ROOT))
+    assert {name: root[name] for name in remembered} == remembered
+
+
+@pytest.mark.parametrize(
+    ("history", "fact", "events"),
+    [
+        (LEAVING, RemindOrder(ORDER), (OrderShipmentRequested(*step(LAMP, BOWL), 2, LATER),)),
+        (CAPTURED, RemindOrder(ORDER), (OrderConfirmationRepeated(*step(), 2, "complete", LATER),)),
+        (CONFIRMED, CAPTURE, (OrderCaptured(ORDER, PAYMENT, AMOUNT),)),
+        (CAPTURED, RecordCapture(ORDER, PAYMENT, "failed", "late"), ()),
+        (UNPAID, CAPTURE, (OrderPaymentOrphaned(*step(), "refund"),)),
+        (
+            (*UNPAID, OrderPaymentDeclined(ORDER, PAYMENT, "no")),
+            CAPTURE,
+            (OrderPaymentOrphaned(*step(), "refund"),),
+        ),
+        (
+            (*UNPAID, OrderPaymentDeclined(ORDER, PAYMENT, "no")),
+            AUTHORIZED,
+            (OrderPaymentOrphaned(*step(), "void"),),
+        ),
+        (
+            UNPAID,
+            RecordMoneyReturn(ORDER, PAYMENT, "void", "nothing", ""),
+            (OrderMoneyReturned(ORDER, PAYMENT, "void", 0),),
+        ),
+        (CAPTURED, RecordMoneyReturn(ORDER, PAYMENT, "refund", "done", ""), ()),
+        (GONE, RecordMoneyReturn(ORDER, PAYMENT, "refund", "done", ""), ()),
+        (GONE, ShipOrder(ORDER), ()),
+        (UNPAID, RecordRelease(ORDER, (1,), "released"), (OrderClaimsReturned(ORDER, (LAMP,), "released"),)),
+        (
+            LEAVING,
+            RecordShipment(ORDER, (1, 2), (), 1, "CommandExpired"),
+            (OrderShipmentRefused(ORDER, (refused(LAMP), refused(BOWL))),),
+        ),
+        (LEAVING, RecordShipment(ORDER, (3,), (), 1, ""), ()),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_what_an_order_hears_has_exactly_this_effect(
+    history: Sequence[OrderEvent], fact: Any, events: tuple[OrderEvent, ...]
+) -> None:
+    Given(DECIDER, *history).when(fact, SAGA, REMIND_AT).then(*events)

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands.decider import Answer
+from commands.decider import Answer, Deadline
 from commands.payment import DECIDER, HEARD_KEPT, SETTLED_KEPT, VOID_CAME_FIRST
 from commands.rejections import PaymentHoldsTooLittle, PaymentIsCaptured, UnknownPayment
 from schemas.meta import SECOND, Micros, event_id
 from schemas.payment import (
     ANSWER_LIMIT,
+    BACK_OFF,
     NOTICE_PATIENCE,
     NoteProviderEvent,
     Payment,
@@ -23,6 +24,7 @@ from schemas.payment import (
     PaymentCaptureRequested,
     PaymentDeclined,
     PaymentRefunded,
+    PaymentRefundFailed,
     PaymentRefundRequested,
     PaymentRequestRepeated,
     PaymentUnknown,
@@ -30,6 +32,7 @@ from schemas.payment import (
     PaymentVoided,
     PaymentVoidFailed,
     PaymentVoidRequested,
+    PendingRequest,
     ProviderEventIgnored,
     ProviderEventNoted,
     RecordProviderResult,
@@ -87,6 +90,11 @@ def test_to_a_customer_another_ones_payment_does_not_exist(
 def test_the_owner_the_shop_and_the_machinery_may_act_on_a_payment(actor: Actor) -> None:
     requested = PaymentCaptureRequested(*ALL, KEY, "anna", "", "auth", REPEAT_AT)
     Given(DECIDER, *HELD).when(CAPTURE, actor, NOW).then(requested)
+
+
+def test_a_customer_may_ask_for_a_payment_of_their_own() -> None:
+    requested = PaymentAuthorizationRequested(*ALL, KEY, "anna", "tok_ok", "", REPEAT_AT)
+    Given(DECIDER).when(AUTHORIZE, ANNA, NOW).then(requested)
 
 
 def test_nobody_but_the_machinery_lets_go_of_what_nobody_asked_for() -> None:
@@ -153,6 +161,21 @@ def test_no_more_is_refunded_than_is_captured() -> None:
     more = RequestRefund("p", "o", 501, 1)
     Given(DECIDER, *CHARGED).when(more, SAGA, NOW).then_rejected(PaymentHoldsTooLittle)
     Given(DECIDER, *HELD).when(REFUND, SAGA, NOW).then_rejected(PaymentHoldsTooLittle)
+
+
+@pytest.mark.parametrize("amount", [0, -1])
+def test_nothing_and_less_is_neither_captured_nor_refunded(amount: int) -> None:
+    capture, refund = RequestCapture("p", "o", amount, 1), RequestRefund("p", "o", amount, 1)
+    Given(DECIDER, *HELD).when(capture, SAGA, NOW).then_rejected(PaymentHoldsTooLittle)
+    Given(DECIDER, *CHARGED).when(refund, SAGA, NOW).then_rejected(PaymentHoldsTooLittle)
+
+
+def test_the_smallest_amount_may_be_captured_and_refunded() -> None:
+    penny = ("p", "o", 1, "GBP")
+    captured = PaymentCaptureRequested(*penny, KEY, "anna", "", "auth", REPEAT_AT)
+    refunded = PaymentRefundRequested(*penny, KEY, "anna", "", "capture", REPEAT_AT)
+    Given(DECIDER, *HELD).when(RequestCapture("p", "o", 1, 1), SAGA, NOW).then(captured)
+    Given(DECIDER, *CHARGED).when(RequestRefund("p", "o", 1, 1), SAGA, NOW).then(refunded)
 
 
 def test_what_is_captured_is_not_voided() -> None:
@@ -360,6 +383,64 @@ def test_a_notice_of_a_payment_that_nobody_asked_for_is_rejected() -> None:
 
 
 # Doubt.
+
+
+def test_doubt_is_written_down_with_what_was_asked_and_when_it_is_asked_again() -> None:
+    doubt = PaymentUnknown(*ALL, "k2", "auth", "capture", Micros(NOW + BACK_OFF))
+    Given(DECIDER, *CAPTURING).when(says("capture", "k2", "unknown"), SANDBOX, NOW).then(doubt)
+
+
+def test_the_first_question_is_repeated_as_it_was_after_pauses_that_double() -> None:
+    shop, at = Given(DECIDER, *CAPTURING), REPEAT_AT
+    for attempt, pause in ((2, 2 * BACK_OFF), (3, 4 * BACK_OFF), (4, 8 * BACK_OFF)):
+        later = Micros(at + ANSWER_LIMIT + pause)
+        repeated = PaymentRequestRepeated(*ALL, "k2", "anna", "", "auth", later, "capture", attempt)
+        shop.when(RepeatPaymentRequest("p", "capture", "k2", attempt), DEADLINE, at).then(repeated)
+        at = later
+
+
+@pytest.mark.parametrize(
+    ("history", "verb", "key", "event"),
+    [
+        (ASKED, "authorization", "k1", PaymentDeclined),
+        (CAPTURING, "capture", "k2", PaymentCaptureFailed),
+        (VOIDING, "void", "k2", PaymentVoidFailed),
+        (REFUNDING, "refund", "k3", PaymentRefundFailed),
+    ],
+)
+def test_what_fails_is_named_by_what_was_asked_and_says_why(
+    history: tuple[Any, ...], verb: str, key: str, event: type
+) -> None:
+    answer = says(verb, key, "failed", code="no_such_card")
+    Given(DECIDER, *history).when(answer, SANDBOX, NOW).then(event(*NOTHING, key, "", "no_such_card"))
+
+
+def test_a_payment_that_is_asked_for_holds_nothing_yet_and_is_asked_for_again() -> None:
+    asked = Given(DECIDER, *ASKED).get("payment/p")
+    pending = PendingRequest("authorization", "k1", 500, "tok_ok", "", 1, REPEAT_AT)
+    assert asked == Payment("p", "o", "anna", "GBP", 0, 0, 0, 0, "", "", pending, False, ())
+    again = RepeatPaymentRequest("p", "authorization", "k1", 2)
+    assert DECIDER.deadline("payment/p", asked) == Deadline(REPEAT_AT, again)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        (*ASKED, PaymentVoidDeferred(*NOTHING), *HELD[1:], *VOIDING[2:]),
+        (*ASKED, PaymentVoidDeferred(*NOTHING), *DECLINED[1:]),
+        (*CAPTURING, PaymentVoidDeferred(*ALL), *CHARGED[3:]),
+    ],
+    ids=["voided", "declined", "captured"],
+)
+def test_a_void_is_remembered_until_it_is_asked_for_or_there_is_nothing_to_void(history: Any) -> None:
+    payment: Payment = Given(DECIDER, *history).get("payment/p")  # type: ignore[assignment]  # it was asked for
+    assert payment.void_deferred is False
+
+
+def test_an_answer_is_answered_by_how_the_payment_stands() -> None:
+    shop = Given(DECIDER, *CAPTURING)
+    shop.when(says("capture", "k2", "unknown"), SANDBOX, NOW).then_answers(Answer("pending"))
+    shop.when(says("capture", "k2", "succeeded", "cap"), SANDBOX, NOW).then_answers(Answer("done"))
 
 
 def test_an_unknown_answer_is_asked_again_with_the_first_key_later_and_later() -> None:

@@ -49,7 +49,15 @@ from schemas.inventory import (
     StockReceived,
 )
 from schemas.meta import Micros
-from schemas.order import CancelOrder, OrderSettled, ShipOrder
+from schemas.order import (
+    CancelOrder,
+    OrderCompleted,
+    OrderLinesShipped,
+    OrderSettled,
+    OrderShipmentRequested,
+    OrderShipped,
+    ShipOrder,
+)
 from schemas.payment import (
     PaymentAuthorizationRequested,
     PaymentAuthorized,
@@ -60,7 +68,19 @@ from schemas.payment import (
     RequestVoid,
 )
 from schemas.values import LINES_MAX, MAIN, QUANTITY_MAX, PricedLine
-from tests.an_order import CONFIRMED, LAMP, LEAVING, ORDER, PLACED, SECURED, cancelled, rejected
+from tests.an_order import (
+    BOWL,
+    CONFIRMED,
+    LAMP,
+    LEAVING,
+    ORDER,
+    PLACED,
+    REMIND_AT,
+    SECURED,
+    cancelled,
+    rejected,
+    step,
+)
 from tests.specification import SHOP, Actor, Given, customer
 
 ALICE, BOB = customer("alice"), customer("bob")
@@ -123,7 +143,23 @@ CATALOG = [((), RetireProduct("LAMP"), SHOP, UnknownProduct("no product LAMP"))]
 
 ANNA = customer("anna")
 NO_ORDER = UnknownOrder(f"there is no order {ORDER}")
+SHIPPED = (
+    *CONFIRMED,
+    OrderShipmentRequested(*step(LAMP, BOWL), 1, REMIND_AT),
+    OrderLinesShipped(ORDER, (LAMP, BOWL)),
+    OrderShipped(ORDER),
+    OrderCompleted(ORDER, REMIND_AT),
+)
+HAVE_LEFT = OrderIsBeingShipped("its goods have left")
 ORDERS = [
+    (SHIPPED, CancelOrder(ORDER, "late"), ANNA, HAVE_LEFT),
+    ((*SHIPPED, OrderSettled(ORDER)), CancelOrder(ORDER, "late"), ANNA, HAVE_LEFT),
+    (
+        (*SECURED, rejected(LAMP, reason="stock"), OrderSettled(ORDER)),
+        CancelOrder(ORDER, "late"),
+        ANNA,
+        OrderIsClosed("it was rejected"),
+    ),
     ((), ShipOrder(ORDER), SHOP, NO_ORDER),
     (CONFIRMED, ShipOrder(ORDER), ANNA, NO_ORDER),
     (CONFIRMED, CancelOrder(ORDER, "late"), BOB, NO_ORDER),

@@ -77,9 +77,10 @@ def test_the_events_in_the_table_are_decoded_and_no_others(event, data):
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_whoever_is_asked_for_an_order_answers_to_that_order(event):
+def test_a_saga_signs_what_it_asks_and_has_it_answered_to_the_order(event):
     asked = [one for one in react(recorded(event), TOPICS) if isinstance(one, Asked)]
-    assert [one.meta.reply_to for one in asked] == [order_stream(ORDER)] * len(asked) != []
+    assert {one.meta.reply_to for one in asked} == {order_stream(ORDER)}
+    assert {one.meta.actor_id for one in asked} == {HEARD[type(event)].__module__.removeprefix("streams.")}
 
 
 def test_what_no_schema_of_ours_begins_is_not_passed_over():
