@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from ops.faults.history import UNAVAILABLE, UNSENT, Attempt, History, Told
+from ops.faults.history import BY_RECEIPT, UNAVAILABLE, UNSENT, Attempt, History, Told
 from ops.tokens import issue
 from schemas.meta import derived_id
 
@@ -143,7 +143,7 @@ class Connection:
     def _compare(self, path: str, version: int, promised: int) -> None:
         seen = self._seen.get(path, 0)
         if version < promised:
-            self._street.history.backwards.append(f"{path}@{version} after a receipt of @{promised}")
+            self._street.history.backwards.append(f"{path}@{version} {BY_RECEIPT} @{promised}")
         elif version < seen:
             self._street.history.backwards.append(f"{path}@{version} after @{seen}")
         self._seen[path] = max(seen, version)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 Outcome: TypeAlias = Literal["ok", "fail", "unknown"]
 
 ANSWERED_WITHIN_S = 1.0
+BY_RECEIPT = "after a receipt of"
 UNSENT = frozenset({"not-ready", "overloaded"})
 """Problems that promise: nothing was sent."""
 
@@ -72,6 +73,13 @@ class History:
     commands: dict[str, Told] = field(default_factory=dict)
     backwards: list[str] = field(default_factory=list)
     """Where a caller saw time run backwards, or did not see what he had written."""
+
+    def excuse(self, since: int) -> None:
+        """Of what was noted from there on: a store that lost its latest shows less until it is posted again.
+
+        Who came with a receipt is promised what he wrote even then.
+        """
+        self.backwards[since:] = [one for one in self.backwards[since:] if BY_RECEIPT in one]
 
     def told(self, command_id: str, route: str) -> Told:
         return self.commands.setdefault(command_id, Told(command_id, route))

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from ops.faults.callers import OWN_WRITE, Habits
 from ops.faults.history import Outage, Share, shares
-from ops.faults.scene import Row, Scene
-from ops.faults.verdict import demand
+from ops.faults.scene import GREEN_WITHIN_S, Row, Scene
+from ops.faults.verdict import demand, until
 
 MINUTE_S = 60.0
 FROZEN_S = 12.0
 """Longer than any session: of a worker, of an agent's consumer, of the broker with its controller."""
+POSTED, SETTLES_S = 500, 5.0
+"""So few events behind is what trade makes at any moment; each document is read once more in so many seconds."""
 READS_ANSWERED = 0.999
 COMMANDS, READS = 100_000, 50_000
 """Asked of one run of twenty minutes."""
@@ -25,12 +27,16 @@ ALL = ("*",)
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to whom, and the reads that cannot be answered meanwhile; a `frozen_s` of 0 kills."""
+    """What is done to whom, and the reads that cannot be answered meanwhile; a `frozen_s` of 0 kills.
+
+    What `forgets` comes back with what it last wrote to disk, and is posted the rest again.
+    """
 
     name: str
     whom: str = ""
     breaks: tuple[str, ...] = ()
     frozen_s: float = 0.0
+    forgets: bool = False
 
 
 FAULTS = (
@@ -40,7 +46,7 @@ FAULTS = (
     Fault("the sagas are killed", "sagas"),
     Fault("the payment agent is killed", "payments"),
     Fault("the provider is killed", "sandbox"),
-    Fault("Redis is killed", "redis", (*IN_REDIS, *AFTER_A_RECEIPT)),
+    Fault("Redis is killed", "redis", (*IN_REDIS, *AFTER_A_RECEIPT), forgets=True),
     Fault("Cassandra is killed", "cassandra", IN_CASSANDRA),
     Fault("Kafka is killed", "kafka", AFTER_A_RECEIPT),
     Fault("Kafka is frozen", "kafka", AFTER_A_RECEIPT, FROZEN_S),
@@ -111,7 +117,7 @@ def one_minute(scene: Scene, fault: Fault) -> Outage:
     ends_at = time.monotonic() + MINUTE_S
     scene.inject(fault.name)
     scene.wait(scene.random.uniform(2.0, 15.0))
-    from_s = time.monotonic()
+    from_s, noted = time.monotonic(), len(scene.stage.history.backwards)
     scene.heal()
     if fault.frozen_s:
         frozen = scene.house.freeze(fault.whom)
@@ -121,6 +127,13 @@ def one_minute(scene: Scene, fault: Fault) -> Outage:
     elif fault.whom:
         scene.house.kill(fault.whom)
     scene.await_green()
+    if (
+        fault.breaks
+    ):  # what was held up is posted, and only then is whoever reads after a receipt served in time
+        until(lambda: scene.house.lag("projections") < POSTED, GREEN_WITHIN_S, "all is posted", scene.say)
+    if fault.forgets:
+        scene.wait(SETTLES_S)
+        scene.stage.history.excuse(noted)
     outage = Outage(from_s, time.monotonic(), fault.breaks)
     scene.wait(max(0.0, ends_at - time.monotonic()))
     return outage

@@ -1,6 +1,7 @@
 """A scene: what one row of the matrix has to play with, and what it notes down for the report."""
 
 import gc
+import os
 import random
 import shutil
 import time
@@ -76,9 +77,8 @@ class Stage:
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir(parents=True)
         places = [self.folder, *([self._house.settings.home] if self._house else [])]
-        for log in (found for place in places for found in place.rglob("*.log")):
-            if not {"data", "red"} & set(log.parts):  # Kafka's segments are called logs too
-                shutil.copyfile(log, kept / "-".join(log.parts[-2:]))
+        for log in (found for place in places for found in _logs_below(place)):
+            shutil.copyfile(log, kept / "-".join(log.parts[-2:]))
         return kept
 
     def close(self) -> None:
@@ -86,6 +86,13 @@ class Stage:
         self._house = None
         self._ends = ExitStack()
         self.__dict__.pop("folder", None)
+
+
+def _logs_below(place: Path) -> Iterator[Path]:
+    """What processes say, not what they keep: Kafka's segments are called logs too, and go while we look."""
+    for folder, below, files in os.walk(place):
+        below[:] = [name for name in below if name not in ("data", "state", "red")]
+        yield from (Path(folder) / name for name in files if name.endswith(".log"))
 
 
 @dataclass
@@ -234,14 +241,14 @@ class Scene:
             self.house.side, self.stage.history, self.house.ledger, self.stage.away_s + self._catch_up_s
         )
         found = examine(books, self.say, skip)
+        self.figures |= {"told": self.stage.history.counts(), "decided": found.decided}
+        self.figures |= {"rss_mb_max": self.house.heaviest()}
         broken = {name: said for name, said in found.verdicts.items() if said != HOLDS}
         if broken:
             raise RowIsRed("; ".join(f"{name}: {said}" for name, said in broken.items()))
         self.checked(*found.verdicts)
         heavy = {name: mb for name, mb in self.house.heaviest().items() if mb > mb_max(name)}
         demand(not heavy, f"heavier than they may be: {heavy}")
-        self.figures |= {"told": self.stage.history.counts(), "decided": found.decided}
-        self.figures |= {"rss_mb_max": self.house.heaviest()}
 
 
 def _answered(history: History) -> int:

@@ -24,7 +24,7 @@ from schemas.inventory import AdjustStock, ReceiptLine, ReceiveStock, ReserveSto
 from schemas.language import AGGREGATES
 from schemas.meta import MINUTE, SECOND, Micros, derived_id
 from schemas.topics import Topics
-from schemas.values import MAIN, Line
+from schemas.values import MAIN, Line, Position
 from streams.topic_admin import delete_topics, ensure_topics
 
 WORKER = Path(__file__).parent / "worker.py"
@@ -152,7 +152,7 @@ class Shop:
 
     def laws(self, reader: AvscReader | None = None, acknowledged: Iterable[str] = ()) -> dict[str, str]:
         """What broke, by law, read from the start of the log by a reader that shares no code with the worker."""
-        told = [str(one) for decided in self.answers.values() for one in decided[0].positions]
+        told = [str(one) for answers in self.answers.values() for one in _own_positions(answers[0])]
         verdicts = check_laws(self.kafka, self.topics.prefix, None, [*told, *acknowledged], reader=reader)
         return {law: said for law, said in verdicts.items() if said not in (HOLDS, "not checked")}
 
@@ -196,6 +196,12 @@ class Shop:
         return sum(
             e.body.quantity for e in events if type(e.body).__name__ == "StockReserved" and e.body.sku == sku
         )
+
+
+def _own_positions(decided: Decided) -> Iterator[Position]:
+    """Without those of another aggregate (a checkout's order), which a saga has yet to begin."""
+    own, _, _ = decided.stream.partition("/")
+    return (one for one in decided.positions if one.stream.startswith(f"{own}/"))
 
 
 def decided_in(value: bytes | None) -> tuple[Decided, ...]:

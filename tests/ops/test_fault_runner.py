@@ -78,7 +78,6 @@ def test_what_everybody_said_while_a_row_turned_red_is_kept(home: Path):
 def test_the_time_to_green_counts_from_the_fault_or_the_heal_and_the_slowest_counts(home: Path):
     scene = Scene(Stage(from_environment(), Teller()), 1)
     assert scene.all_is_well() == 0.0
-    assert scene.green_s is None
     scene.inject("one")
     first = scene.all_is_well()
     assert scene.green_s == round(first, 1)
@@ -186,6 +185,12 @@ def test_c16_silence_about_a_command_is_seen_and_a_letter_without_a_reason_too()
     assert list(not_applied(evidence(asked="a"), [])) != []
     assert list(not_applied(evidence(asked="a"), [letter])) == []
     assert list(not_applied(evidence(), [letter | {"reason": ""}])) != []
+
+
+def test_c12_a_store_that_forgot_excuses_those_without_a_receipt_only():
+    found = History(backwards=["/a@1 after @2", "/b@1 after @2", "/c@1 after a receipt of @2"])
+    found.excuse(1)
+    assert found.backwards == ["/a@1 after @2", "/c@1 after a receipt of @2"]
 
 
 def test_a_doubt_stays_one_until_a_writer_has_spoken():
