@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from commands.decider import Deadline
 from commands.order import DECIDER
 from commands.order_state import BrokenInvariantError
 from commands.rejections import OrderIsClosed, OrderIsNotConfirmed, UnknownOrder
@@ -13,6 +14,7 @@ from schemas.codec import Codec
 from schemas.meta import SECOND, Micros, RecordMeta
 from schemas.order import (
     FLIGHT_LIMIT,
+    LINES_PER_RECORD,
     CancelOrder,
     ConfirmedOrder,
     EndedOrder,
@@ -479,6 +481,7 @@ def test_an_order_remembers_what_happened(history: Sequence[OrderEvent], remembe
         (LEAVING, RemindOrder(ORDER), (OrderShipmentRequested(*step(LAMP, BOWL), 2, LATER),)),
         (CAPTURED, RemindOrder(ORDER), (OrderConfirmationRepeated(*step(), 2, "complete", LATER),)),
         (CONFIRMED, CAPTURE, (OrderCaptured(ORDER, PAYMENT, AMOUNT),)),
+        (CONFIRMED, RecordAllocation(ORDER, (3,), (), ""), ()),
         (CAPTURED, RecordCapture(ORDER, PAYMENT, "failed", "late"), ()),
         (UNPAID, CAPTURE, (OrderPaymentOrphaned(*step(), "refund"),)),
         (
@@ -513,3 +516,38 @@ def test_what_an_order_hears_has_exactly_this_effect(
     history: Sequence[OrderEvent], fact: Any, events: tuple[OrderEvent, ...]
 ) -> None:
     Given(DECIDER, *history).when(fact, SAGA, REMIND_AT).then(*events)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        CAPTURED,
+        LEAVING,
+        (*ALLOCATED, OrderCartClosed(ORDER, "completed")),
+        (*CONFIRMED, OrderCaptured(ORDER, PAYMENT, AMOUNT), OrderCartClosed(ORDER, "completed")),
+    ],
+    ids=["the cart", "goods that leave", "money", "an allocation"],
+)
+def test_a_confirmed_order_is_reminded_of_whatever_it_waits_for(history: Sequence[OrderEvent]) -> None:
+    due = DECIDER.deadline(ROOT, Given(DECIDER, *history).get(ROOT))
+    assert due == Deadline(REMIND_AT, RemindOrder(ORDER))
+
+
+def test_a_confirmed_order_that_waits_for_nothing_has_no_deadline() -> None:
+    assert DECIDER.deadline(ROOT, Given(DECIDER, *READY).get(ROOT)) is None
+
+
+def test_an_order_that_holds_a_claim_is_not_settled() -> None:
+    shop = Given(DECIDER, *LAMP_RESERVED, rejected(LAMP, reason="timeout"))
+    reopened = RecordCartAnswer(ORDER, CART, "reopened")
+    shop.when(reopened, SAGA, NOW).then(OrderCartClosed(ORDER, "reopened"))
+
+
+def test_the_longest_order_of_one_record_knows_its_first_and_its_last_line() -> None:
+    lines = tuple(PricedLine(n, f"S{n}", "", 1, 1, 1, stocked=True) for n in range(1, LINES_PER_RECORD + 1))
+    shop = Given(DECIDER)
+    shop.when(PlaceOrder(ORDER, CART, OWNER, lines, len(lines), CURRENCY, TOKEN), SAGA, NOW)
+    ends = (Line(1, "S1", 1), Line(LINES_PER_RECORD, f"S{LINES_PER_RECORD}", 1))
+    answer = RecordStockAnswer(ORDER, (1, LINES_PER_RECORD), (), "")
+    shop.when(answer, SAGA, NOW).then(OrderLinesReserved(ORDER, ends))
+    assert shop.records.keys() == {ROOT}
