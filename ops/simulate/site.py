@@ -22,6 +22,7 @@ from ops.simulate.network import Network
 from ops.simulate.provider import SimulatedProvider
 from ops.simulate.stores import Disk, MemoryViews, Shelf
 from ops.simulate.wire import CODEC, DECODER, MemoryLetters, MemoryRecordProducer, notice
+from projections.cassandra_store import PACE_S
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
 from schemas.meta import SECOND
 from schemas.topics import Topics
@@ -285,8 +286,9 @@ class Site:
         )
 
     def _wire_views(self, process: Process, loop: VirtualLoop) -> None:
-        for name, views in (("redis", REDIS_VIEWS), ("cassandra", CASSANDRA_VIEWS)):
+        for name, views, pace_s in (("redis", REDIS_VIEWS, 0.0), ("cassandra", CASSANDRA_VIEWS, PACE_S)):
             store = MemoryViews(name, self.shelves[name], views, self.clock, self.random)
+            store.pace_s = pace_s
             self._feed(
                 process, loop, f"views.{name}", store.topics(self.topics), store.apply,
                 store=store, concurrency=PARTITIONS_MAX, in_turn=True,
@@ -314,6 +316,7 @@ class Site:
             Watchdog(bark=process.die),
             None if store is None else store.positions,
             flights_max=FLIGHTS_MAX,
+            pace_s=0.0 if store is None else store.pace_s,
             machine=machine_of(process, self.network, self.random),
         )
         source.store = store

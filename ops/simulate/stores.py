@@ -129,7 +129,8 @@ def stored(view: View[Any], document: Any) -> Any:
         return view.dump(document)
     assert isinstance(view, CassandraView)
     insert = view.inserts[0]
-    return {name: getattr(document, name) for name in (*insert.key, *insert.columns)}
+    own = next(row for row in view.rows(Folded({}, {"": document}, ())) if row.insert is insert)
+    return dict(zip((*insert.key, *insert.columns), own.values, strict=True))
 
 
 class MemoryViews(FoldingStore[View[Any]]):
