@@ -128,8 +128,7 @@ def told(verdict: Verdict, elapsed_s: float) -> list[str]:
 
 def _question(sku: str, order: str, begin: str, end: str) -> Question:
     """Exactly one of the three, else exit 2."""
-    period = bool(begin or end)
-    if bool(sku) + bool(order) + period != 1 or bool(begin) != bool(end):
+    if bool(sku) + bool(order) + bool(begin or end) != 1 or bool(begin) != bool(end):
         fail("ask for --sku, or --order, or a period --from … --to …", 2)
     if sku:
         return Question("sku", sku=sku)
