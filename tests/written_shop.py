@@ -17,7 +17,7 @@ from schemas.position import POSITION_PATH
 from streams import saga
 from streams.asked import Asked
 from tests.commands.in_memory import CODEC, TOPICS, Desk
-from tests.in_memory_shop import Place, React, Shop
+from tests.in_memory_shop import Place, React, Shop, Source
 
 PATIENCE = 12 * HOUR
 
@@ -43,6 +43,7 @@ class WrittenShop(Shop):
         self.log: list[Written] = []
         self.commands: list[Asked] = []
         self.dead: list[DeadLetter] = []
+        self._committed: Mapping[Source, int] = {}
         self._published: Counter[tuple[OutputKind, Partition]] = Counter()
 
     # What processes do.
@@ -55,10 +56,22 @@ class WrittenShop(Shop):
             self._send(asked)
         self._turn()
 
-    def ask_again(self, index: int) -> None:
+    def ask_again(self, asked: Asked) -> None:
         """The record of a command that was decided comes once more: its sender had not heard that it arrived."""
-        self._send(self.commands[index])
+        self._send(asked)
         self._turn()
+
+    def in_time(self) -> Sequence[Asked]:
+        """The commands that somebody may still ask again."""
+        return [asked for asked in self.commands if asked.meta.not_after >= self.now]
+
+    def commit(self) -> None:
+        """What was read is never read again."""
+        self._committed = dict(self.read)
+
+    def rewind(self, source: Source, steps: int) -> None:
+        super().rewind(source, steps)
+        self.read[source] = max(self.read[source], self._committed.get(source, 0))
 
     def write_in_vain(self, times: int) -> None:
         """The next transactions come to nothing."""
