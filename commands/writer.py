@@ -26,7 +26,7 @@ from schemas.position import POSITION_PATH, WriterPosition
 from schemas.topics import RECORD_BYTES_MAX, Topics
 from schemas.values import Position
 
-CACHE_BYTES = 100_000
+CACHE_BYTES = 50_000
 """Encoded size of the records that a writer keeps decoded, per generation of its cache."""
 
 DECISIONS_BYTES = 400_000
