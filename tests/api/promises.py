@@ -93,6 +93,8 @@ def _named(schema: Mapping[str, Any], at: str = "") -> Iterator[str]:
         yield from _named(value, f"{at}.{name}")
     if "items" in schema:
         yield from _named(schema["items"], f"{at}[]")
+    for one in schema.get("anyOf", ()):
+        yield from _named(one, at)
 
 
 KEPT: Sequence[CheckFunction] = (
