@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from projections.view import Recorded
 from schemas.avro import Schema
@@ -16,6 +15,7 @@ from schemas.meta import DAY, CommandMeta
 from schemas.topics import Topics, partition_of
 from streams.kafka_clients import reader_config
 from streams.schema_registry import LearningDecoder, SchemaRegistry
+from streams.topic_admin import identity_of
 
 SILENCE_MAX_S = 30.0
 ANSWER_MAX_S = 10.0
@@ -238,11 +238,7 @@ class KafkaLog:
 
     def identity(self, topics: Iterable[str]) -> str:
         """Other than before, when one of the topics was made anew or the cluster is another."""
-        names = sorted(topics)
-        admin = AdminClient({"bootstrap.servers": self._kafka})
-        cluster = admin.list_topics(timeout=ANSWER_MAX_S).cluster_id
-        described = admin.describe_topics(TopicCollection(names), request_timeout=ANSWER_MAX_S)
-        return "/".join([str(cluster), *(str(described[name].result().topic_id) for name in names)])
+        return identity_of(self._kafka, topics)
 
     def extents(self, topics: Iterable[str]) -> dict[Place, Extent]:
         return {place: self._extent(place) for topic in topics for place in self._places(topic)}

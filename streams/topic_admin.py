@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, yet not marked as exported
     AdminClient,
     ConfigResource,
@@ -18,6 +18,8 @@ from schemas.topics import DAY_MS, Topics, TopicSpec
 
 ANSWER_LIMIT_S = 30.0
 """Kafka's time for one request; after it a KafkaException says `_TIMED_OUT`."""
+
+IDENTITY_LIMIT_S = 10.0
 
 VISIBLE_LIMIT_S = 60.0
 """A topic just made is known to its broker so long afterwards at most."""
@@ -199,3 +201,12 @@ def _wait_until(holds: Callable[[], bool], complaint: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(complaint)
         time.sleep(0.05)
+
+
+def identity_of(kafka: str, topics: Iterable[str]) -> str:
+    """Other than before when one of the topics was made anew, or the cluster is another. Raises KafkaException."""
+    names = sorted(topics)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    described = admin.describe_topics(TopicCollection(names), request_timeout=IDENTITY_LIMIT_S)
+    ids = [str(described[name].result(IDENTITY_LIMIT_S).topic_id) for name in names]
+    return "/".join([str(admin.list_topics(timeout=IDENTITY_LIMIT_S).cluster_id), *ids])

@@ -10,7 +10,6 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
-    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public
@@ -104,14 +103,6 @@ def _is_end(message: Message) -> bool:
     if error.fatal():
         raise KafkaException(error)
     return False
-
-
-def identity_of(kafka: str, topics: Iterable[str]) -> str:
-    """Changes when one of the topics is another than before (made anew, or another cluster). Raises KafkaException."""
-    admin = AdminClient({"bootstrap.servers": kafka})
-    described = admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=ANSWER_MAX_S)
-    ids = [str(described[name].result(ANSWER_MAX_S).topic_id) for name in sorted(described)]
-    return "/".join([str(admin.list_topics(timeout=ANSWER_MAX_S).cluster_id), *ids])
 
 
 def _settings(kafka: str) -> dict[str, Any]:

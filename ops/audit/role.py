@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 from ops.audit.auditor import Auditor, LearningReader, Ledgers
 from ops.audit.comparison import SAMPLE_EVERY_S, SWEEP_EVERY_S, Comparison, PositionedStore
 from ops.audit.desk import Place
-from ops.audit.follower import Follower, LogCutError, identity_of
+from ops.audit.follower import Follower, LogCutError
 from ops.audit.kept import LISTED
 from ops.audit.log_reader import AGGREGATES, KINDS
 from ops.audit.mirror import Mirror
@@ -30,6 +30,7 @@ from schemas.topics import Topics
 from streams.role_status import RoleStatus
 from streams.schema_registry import LearningDecoder, SchemaRegistry
 from streams.settings import StreamSettings, from_environment
+from streams.topic_admin import identity_of
 
 WAIT_S = 1.0
 DEFAULT_STATE = Path(".daybook/state/auditor")

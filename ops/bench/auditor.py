@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from ops.audit.auditor import Auditor, Ledgers
 from ops.audit.comparison import Comparison, PositionedStore
-from ops.audit.follower import Follower, identity_of
+from ops.audit.follower import Follower
 from ops.audit.mirror import Mirror
 from ops.audit.role import places_of
 from ops.audit.wire import AvscReader
@@ -29,7 +29,7 @@ from projections.view import ViewStore
 from schemas.codec import Codec
 from schemas.topics import Topics
 from streams.kafka_clients import producer_config
-from streams.topic_admin import delete_topics, ensure_topics
+from streams.topic_admin import delete_topics, ensure_topics, identity_of
 
 EVENTS = int(os.environ.get("DAYBOOK_BENCH_EVENTS") or 1_000_000)
 """Fewer show the pace as well, on a machine that has less time."""
