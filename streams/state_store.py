@@ -63,7 +63,7 @@ def _open_first_free(folder: Path) -> Rdict:
         path = folder / f"state-{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return Rdict(str(path), options=_options())
+            return Rdict(str(path), options=bounded_options(BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES))
         except Exception as error:  # rocksdict raises plain Exception for a lock that is held
             if "lock" not in str(error).lower():
                 raise
@@ -71,16 +71,17 @@ def _open_first_free(folder: Path) -> Rdict:
     raise RuntimeError(f"{DIRECTORIES_MAX} state directories under {folder} are all held by other processes")
 
 
-def _options() -> Options:
+def bounded_options(block_cache_bytes: int, write_buffer_bytes: int) -> Options:
+    """Options of a database whose memory is bounded: by its cache, which holds indexes and filters too, and two buffers."""
     options = Options(raw_mode=True)
     options.create_if_missing(True)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_write_buffer_size(write_buffer_bytes)
     options.set_max_write_buffer_number(2)
     options.set_max_open_files(256)
     options.set_keep_log_file_num(2)
     options.set_max_total_wal_size(64 << 20)
     table = BlockBasedOptions()
-    table.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    table.set_block_cache(Cache(block_cache_bytes))
     table.set_bloom_filter(10, False)
     table.set_cache_index_and_filter_blocks(True)
     options.set_block_based_table_factory(table)

@@ -10,7 +10,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+from rocksdict import Rdict, WriteBatch
+
+from streams.state_store import bounded_options
 
 V = TypeVar("V")
 
@@ -22,7 +24,6 @@ REMEMBERED_BYTES = 1 << 20
 
 BLOCK_CACHE_BYTES = 16 << 20
 WRITE_BUFFER_BYTES = 8 << 20
-OPEN_FILES_MAX = 256
 
 
 class Form(NamedTuple, Generic[V]):
@@ -71,7 +72,7 @@ class KeptBooks:
 
     def __init__(self, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self._db = Rdict(str(folder), options=_options())
+        self._db = Rdict(str(folder), options=bounded_options(BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES))
         self._tables: dict[str, KeptTable[Any]] = {}
 
     def table(self, name: str, kind: type[V] | None = None) -> "KeptTable[V]":
@@ -191,19 +192,3 @@ def form_of(kind: type[V] | None) -> Form[V]:
         lambda document: marshal.dumps(values(document)),
         lambda value: kind(*marshal.loads(value)),  # noqa: S302  # written by ourselves
     )
-
-
-def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    options.set_max_write_buffer_number(2)
-    options.set_max_open_files(OPEN_FILES_MAX)
-    options.set_keep_log_file_num(2)
-    options.set_max_total_wal_size(64 << 20)
-    table = BlockBasedOptions()
-    table.set_block_cache(Cache(BLOCK_CACHE_BYTES))
-    table.set_bloom_filter(10, False)
-    table.set_cache_index_and_filter_blocks(True)
-    options.set_block_based_table_factory(table)
-    return options
