@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import secrets
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
 from api.security import ALGORITHM, AUDIENCE, ISSUER, Role, is_subject
+from ops.key_files import keep_first, replace
 from ops.settings import from_environment
 
 HOUR_S = 3_600
@@ -27,11 +27,11 @@ def ensure_keys(jwks: Path) -> None:
     jwks.parent.mkdir(parents=True, exist_ok=True)
     private = jwks.with_name("tokens.pem")
     if not private.exists():
-        _keep_first(private, _pem(Ed25519PrivateKey.generate()))
+        keep_first(private, _pem(Ed25519PrivateKey.generate()))
     document = {"keys": [_public_jwk(_read(private))]}
     text = json.dumps(document, indent=1).encode()
     if not jwks.exists() or jwks.read_bytes() != text:
-        _replace(jwks, text)
+        replace(jwks, text)
 
 
 def ensure_webhook_secret(path: Path) -> None:
@@ -39,7 +39,7 @@ def ensure_webhook_secret(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         secret = base64.b64encode(secrets.token_bytes(WEBHOOK_SECRET_BYTES)).decode()
-        _keep_first(path, f"whsec_{secret}\n".encode())
+        keep_first(path, f"whsec_{secret}\n".encode())
 
 
 def issue(jwks: Path, role: Role, subject: str, *, backdate: bool = False, ttl_s: int = HOUR_S) -> str:
@@ -96,26 +96,3 @@ def _public_jwk(key: Ed25519PrivateKey) -> dict[str, str]:
     """The public half; its `kid` is the first characters of the key itself, so that a new key has another."""
     jwk = json.loads(OKPAlgorithm.to_jwk(key.public_key()))
     return {**jwk, "kid": jwk["x"][:16], "alg": ALGORITHM, "use": "sig"}
-
-
-def _keep_first(path: Path, content: bytes) -> None:
-    """Of two processes that make the file at once, the first one's is kept; nobody ever sees half of it."""
-    draft = _draft(path, content)
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    _draft(path, content).replace(path)
-
-
-def _draft(path: Path, content: bytes) -> Path:
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    return draft

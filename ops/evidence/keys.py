@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ops.evidence.checkpoint import COSIGNATURE, ED25519, Kind, NotANote, PrivateKey, PublicKey
+from ops.key_files import PUBLIC, keep_first, replace
 
 ORIGIN = "daybook.local"
 _KINDS: Mapping[str, Kind] = {"sealer": ED25519, "witness": COSIGNATURE}
@@ -21,11 +22,11 @@ def ensure_key(folder: Path, who: str, name: str) -> PublicKey:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not key_file(folder, who).exists():
-        _keep_first(key_file(folder, who), PrivateKey.generate(name, _KINDS[who]).text())
+        keep_first(key_file(folder, who), PrivateKey.generate(name, _KINDS[who]).text().encode())
     public = private_key(folder, who).public
     published = folder / f"{who}.pub"
     if not published.exists() or published.read_text("utf-8") != f"{public}\n":
-        _draft(published, f"{public}\n", 0o644).replace(published)
+        replace(published, f"{public}\n".encode(), PUBLIC)
     return public
 
 
@@ -57,22 +58,3 @@ def public_key(given: str) -> PublicKey:
 def origin_name(environ: Mapping[str, str] = os.environ) -> str:
     """What a new key is called, and every tree after it: best the merchant's own host."""
     return environ.get("DAYBOOK_ORIGIN") or ORIGIN
-
-
-def _keep_first(path: Path, text: str) -> None:
-    """Of two processes that make a key at once, the first one's is kept; nobody ever sees half of it."""
-    draft = _draft(path, text, 0o600)
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-
-
-def _draft(path: Path, text: str, mode: int) -> Path:
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-        file.write(text)
-    return draft
