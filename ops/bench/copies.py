@@ -19,6 +19,7 @@ from ops.simulate.faults import FAULTS_UNTIL
 from ops.simulate.runs import HEALED_LEAST
 from ops.simulate.site import Site
 from ops.simulate.testimony import Said, Testimony, testify
+from schemas.avro import without_logical_types
 from schemas.meta import HOUR
 from schemas.topics import Topics
 from streams import failpoints
@@ -133,15 +134,9 @@ def _names_in(record: Record) -> Iterator[str]:
 
 
 def _schema(name: str) -> Any:
-    return parse_schema(_plain(json.loads((AVSC / f"{name}.avsc").read_text("utf-8"))), named_schemas={})
-
-
-def _plain(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_plain(branch) for branch in schema]
-    if isinstance(schema, dict):
-        return {key: _plain(value) for key, value in schema.items() if key != "logicalType"}
-    return schema
+    return parse_schema(
+        without_logical_types(json.loads((AVSC / f"{name}.avsc").read_text("utf-8"))), named_schemas={}
+    )
 
 
 def _encoded(header: bytes, schema: Any, datum: Record) -> bytes:

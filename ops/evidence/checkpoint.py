@@ -207,6 +207,11 @@ class Submission:
         )
 
 
+def origin_of(name: str, topic: str, partition: int) -> str:
+    """What the tree of a partition is called."""
+    return f"{name}/{topic}/{partition}"
+
+
 def split(text: str) -> list[str]:
     """One submission after the other, as a file has them: no line of theirs but the first begins with `old `."""
     return [part for part in re.split(r"(?m)^(?=old )", text) if part]

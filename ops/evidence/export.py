@@ -18,7 +18,7 @@ from confluent_kafka import Consumer
 
 from ops.evidence.assembly import Part
 from ops.evidence.bundle import CHECKPOINTS_MAX, Manifest, Question, Tree, written
-from ops.evidence.checkpoint import BadSignature, Checkpoint, NotANote, Note, PublicKey, Unsigned
+from ops.evidence.checkpoint import BadSignature, Checkpoint, NotANote, Note, PublicKey, Unsigned, origin_of
 from ops.evidence.log import Record, checkpoints_in, open_consumer, partitions_of, records_of
 from ops.evidence.merkle import leaf_hash
 from ops.evidence.tree_file import TreeFile
@@ -53,7 +53,7 @@ class Place:
     sealer: PublicKey
 
     def origin(self, partition: int) -> str:
-        return f"{self.sealer.name}/{self.topics.events('inventory')}/{partition}"
+        return origin_of(self.sealer.name, self.topics.events("inventory"), partition)
 
 
 @dataclass

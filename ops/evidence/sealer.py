@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from ops.evidence.checkpoint import Checkpoint, PrivateKey, Submission
+from ops.evidence.checkpoint import Checkpoint, PrivateKey, Submission, origin_of
 from ops.evidence.keys import NoKey, private_key
 from ops.evidence.log import (
     MESSAGES_MAX,
@@ -68,11 +68,6 @@ def _run(settings: Settings, folder: Path, key: PrivateKey, stop: threading.Even
             lag_events=sealer.unsealed,
         )
     sealer.close()
-
-
-def origin_of(name: str, topic: str, partition: int) -> str:
-    """What the tree of a partition is called."""
-    return f"{name}/{topic}/{partition}"
 
 
 class Sealer:
