@@ -15,10 +15,10 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public
 
 from ops.audit.desk import Place
+from ops.audit.log_reader import reader_settings
 
 MESSAGES_MAX = 2_000
 ANSWER_MAX_S = 10.0
-QUEUE_KB = 16_384
 
 Ends: TypeAlias = Mapping[Place, int]
 
@@ -106,16 +106,8 @@ def _is_end(message: Message) -> bool:
 
 
 def _settings(kafka: str) -> dict[str, Any]:
-    return {
-        "bootstrap.servers": kafka,
-        "group.id": "daybook-auditor",  # librdkafka insists on one; nothing is subscribed or committed
-        "isolation.level": "read_committed",
-        "enable.auto.commit": False,
-        "auto.offset.reset": "error",
-        "enable.partition.eof": True,
-        "check.crcs": True,
-        "queued.max.messages.kbytes": QUEUE_KB,
+    return reader_settings(kafka) | {
+        "group.id": "daybook-auditor",
         "fetch.wait.max.ms": 1_000,
-        "fetch.min.bytes": 1,
         "reconnect.backoff.max.ms": 500,
     }

@@ -64,19 +64,13 @@ class LogReader:
         unread = {place: extent for place, extent in self.extents.items() if extent.high > extent.low}
         self._consumer.assign([TopicPartition(*place, extent.low) for place, extent in unread.items()])
         while unread:
-            for message in self._next_messages():
-                is_end = _is_end(message)
+            for message in next_messages(self._consumer):
+                ends = is_end(message)
                 topic, partition, offset = _position_of(message)
                 if offset >= self.extents[topic, partition].high:
                     unread.pop((topic, partition), None)
-                elif not is_end:
+                elif not ends:
                     yield Value(topic, partition, _value_of(message), _key_of(message))
-
-    def _next_messages(self) -> list[Message]:
-        first = self._consumer.poll(_SILENCE_MAX_S)
-        if first is None:
-            raise LogNotReadError(f"Kafka was silent for {_SILENCE_MAX_S:.0f} s")
-        return [first, *self._consumer.consume(_MESSAGES_MAX, 0)]
 
 
 @contextmanager
@@ -92,7 +86,7 @@ def open_log(
 
     Raises LogNotReadError where one of them is missing.
     """
-    consumer = Consumer(_settings(bootstrap))
+    consumer = Consumer(reader_settings(bootstrap))
     topics = [".".join(filter(None, (prefix, kind, name))) for kind in kinds for name in aggregates]
     try:
         places = [place for topic in topics for place in _places(consumer, topic)]
@@ -105,7 +99,7 @@ def open_log(
 
 
 def _places(consumer: Consumer, topic: str) -> list[Place]:
-    metadata = _patiently(lambda: consumer.list_topics(topic, _ANSWER_MAX_S)).topics[topic]
+    metadata = patiently(lambda: consumer.list_topics(topic, _ANSWER_MAX_S)).topics[topic]
     if metadata.error is not None:
         raise LogNotReadError(f"{topic}: {metadata.error}")
     return [(topic, partition) for partition in sorted(metadata.partitions)]
@@ -113,12 +107,12 @@ def _places(consumer: Consumer, topic: str) -> list[Place]:
 
 def _extent(consumer: Consumer, place: Place) -> Extent:
     # Of a read_committed consumer the high one is the last stable offset: no open transaction is in it.
-    return Extent(*_patiently(lambda: consumer.get_watermark_offsets(TopicPartition(*place), _ANSWER_MAX_S)))
+    return Extent(*patiently(lambda: consumer.get_watermark_offsets(TopicPartition(*place), _ANSWER_MAX_S)))
 
 
-def _patiently(ask: Callable[[], Answer]) -> Answer:
+def patiently(ask: Callable[[], Answer], within_s: float = _ANSWER_MAX_S) -> Answer:
     """A partition has no leader for a moment after its broker came back, or it was created: ask again for a while."""
-    gives_up_at = time.monotonic() + _ANSWER_MAX_S
+    gives_up_at = time.monotonic() + within_s
     while True:
         try:
             return ask()
@@ -140,7 +134,15 @@ def _key_of(message: Message) -> bytes:
     return message.key() or b""
 
 
-def _is_end(message: Message) -> bool:
+def next_messages(consumer: Consumer, most: int = _MESSAGES_MAX) -> list[Message]:
+    """What is there; one message at least. Raises LogNotReadError where 30 s bring nothing."""
+    first = consumer.poll(_SILENCE_MAX_S)
+    if first is None:
+        raise LogNotReadError(f"Kafka was silent for {_SILENCE_MAX_S:.0f} s")
+    return [first, *consumer.consume(most, 0)]
+
+
+def is_end(message: Message) -> bool:
     """Whether this only says that a partition ends here. Raises LogNotReadError for any other error."""
     error = message.error()
     if error is None:
@@ -150,7 +152,8 @@ def _is_end(message: Message) -> bool:
     raise LogNotReadError(f"{message.topic()}[{message.partition()}]: {error}")
 
 
-def _settings(bootstrap: str) -> dict[str, Any]:
+def reader_settings(bootstrap: str) -> dict[str, Any]:
+    """A reader outside any group that sees only what was committed, never jumps, and is told where partitions end."""
     return {
         "bootstrap.servers": bootstrap,
         "group.id": "daybook-audit",  # librdkafka insists on one; nothing is subscribed or committed

@@ -146,8 +146,8 @@ def _question(sku: str, order: str, begin: str, end: str) -> Question:
 def _export(
     question: Question, found: Settings, key: str, path: Path, wait_s: float, *, sealed_only: bool
 ) -> None:
+    from ops.audit.log_reader import LogNotReadError
     from ops.evidence.export import LogContradictsSeal, NotExported, Place, Unsealed, export_bundle
-    from ops.evidence.log import LogNotRead
     from schemas.topics import Topics
 
     try:
@@ -155,7 +155,7 @@ def _export(
         manifest = export_bundle(question, place, path, wait_s, sealed_only=sealed_only, say=say)
     except (LogContradictsSeal, Unsealed) as error:
         fail(f"nothing was written: {error}", 1)
-    except (NotExported, LogNotRead, NoKey) as error:
+    except (NotExported, LogNotReadError, NoKey) as error:
         fail(f"nothing was written: {error}", 2)
     except OSError as error:
         fail(f"nothing was written to {path}: {error.strerror or error}", 2)
@@ -171,7 +171,7 @@ def _sealer(found: Settings, key: str) -> PublicKey:
 
 def _witnessed(found: Settings, key: str, *, follow: bool) -> int:
     """How many checkpoints were refused."""
-    from ops.evidence.log import LogNotRead
+    from ops.audit.log_reader import LogNotReadError
     from ops.evidence.witnessing import Watch
     from schemas.topics import Topics
 
@@ -188,7 +188,7 @@ def _witnessed(found: Settings, key: str, *, follow: bool) -> int:
         while follow:
             time.sleep(1.0)
             watch.look(say)
-    except (LogNotRead, NoKey) as error:
+    except (LogNotReadError, NoKey) as error:
         fail(str(error), 2)
     typer.echo(f"{watch.cosigned:,} checkpoints cosigned, {watch.refused:,} refused")
     return watch.refused

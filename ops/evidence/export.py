@@ -90,7 +90,7 @@ def export_bundle(
 ) -> Manifest:
     """Writes the bundle to `path`. What is not sealed yet is waited for, `wait_s` at most; then, `sealed_only`, left out.
 
-    Raises NotExported, LogNotRead, OSError; then there is no file under that name that was not there before.
+    Raises NotExported, LogNotReadError, OSError; then there is no file under that name that was not there before.
     """
     with ExitStack() as ends:
         consumer = ends.enter_context(open_consumer(place.kafka))

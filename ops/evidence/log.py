@@ -1,22 +1,17 @@
 """The two things that evidence needs of Kafka: a partition's records as they were committed, and the checkpoints."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from ops.audit.log_reader import LogNotReadError, is_end, next_messages, patiently, reader_settings
 from ops.evidence.checkpoint import NotANote, Note, Submission
 
 SILENCE_MAX_S = 30.0
 DELIVERY_MAX_S = 30.0
-ASK_AGAIN_S = 0.1
 MESSAGES_MAX = 1_000
-
-
-class LogNotRead(Exception):
-    """Kafka did not answer in time, or does not have what was asked for."""
 
 
 class Record(NamedTuple):
@@ -36,17 +31,10 @@ class Published(NamedTuple):
 
 
 def consumer_config(kafka: str) -> dict[str, Any]:
-    """A reader outside any group that sees only what was committed, and never jumps."""
-    return {
-        "bootstrap.servers": kafka,
-        "group.id": "daybook-evidence",  # librdkafka insists on one; nothing is subscribed or committed
-        "isolation.level": "read_committed",
-        "enable.auto.commit": False,
+    """A reader of evidence; offsets are its own."""
+    return reader_settings(kafka) | {
+        "group.id": "daybook-evidence",
         "enable.auto.offset.store": False,
-        "auto.offset.reset": "error",
-        "enable.partition.eof": True,
-        "check.crcs": True,
-        "queued.max.messages.kbytes": 16_384,
         "fetch.wait.max.ms": 500,
         "reconnect.backoff.max.ms": 500,
     }
@@ -67,7 +55,7 @@ def producer_of(kafka: str) -> Producer:
 
 
 def publish(producer: Producer, topic: str, origin: str, text: str) -> None:
-    """Returns when Kafka has it. Raises LogNotRead; it may be there all the same, and twice does no harm."""
+    """Returns when Kafka has it. Raises LogNotReadError; it may be there all the same, and twice does no harm."""
     failures: list[KafkaError] = []
 
     def note(error: KafkaError | None, _: Message) -> None:
@@ -76,37 +64,37 @@ def publish(producer: Producer, topic: str, origin: str, text: str) -> None:
 
     producer.produce(topic, text.encode(), origin.encode(), 0, on_delivery=note)
     if producer.flush(DELIVERY_MAX_S + 1) or failures:
-        raise LogNotRead(f"{topic}: {failures[0] if failures else 'no answer'}")
+        raise LogNotReadError(f"{topic}: {failures[0] if failures else 'no answer'}")
 
 
 @contextmanager
 def open_consumer(kafka: str) -> Iterator[Consumer]:
-    """Raises LogNotRead for whatever Kafka complains of."""
+    """Raises LogNotReadError for whatever Kafka complains of."""
     consumer = Consumer(consumer_config(kafka))
     try:
         yield consumer
     except KafkaException as error:
-        raise LogNotRead(str(error)) from error
+        raise LogNotReadError(str(error)) from error
     finally:
         consumer.close()
 
 
 def partitions_of(consumer: Consumer, topic: str) -> list[int]:
-    """Raises LogNotRead where there is no such topic."""
+    """Raises LogNotReadError where there is no such topic."""
     found = consumer.list_topics(topic, SILENCE_MAX_S).topics[topic]
     if found.error is not None:
-        raise LogNotRead(f"{topic}: {found.error}")
+        raise LogNotReadError(f"{topic}: {found.error}")
     return sorted(found.partitions)
 
 
 def records_of(consumer: Consumer, topic: str, partition: int, start: int = 0) -> Iterator[Record]:
-    """Everything that is committed by now from `start` on, in order. Raises LogNotRead, KafkaException."""
+    """Everything that is committed by now from `start` on, in order. Raises LogNotReadError, KafkaException."""
     end = _end_of(consumer, TopicPartition(topic, partition))
     if start >= end:
         return
     consumer.assign([TopicPartition(topic, partition, start)])
     while True:
-        for message in next_messages(consumer, SILENCE_MAX_S):
+        for message in next_messages(consumer, MESSAGES_MAX - 1):
             offset = message.offset() or 0
             if is_end(message):
                 if offset >= end:
@@ -115,24 +103,6 @@ def records_of(consumer: Consumer, topic: str, partition: int, start: int = 0) -
                 return
             else:
                 yield Record(offset, message.key() or b"", message.value() or b"")
-
-
-def next_messages(consumer: Consumer, within_s: float) -> list[Message]:
-    """What is there; one message at least. Raises LogNotRead where nothing comes in time."""
-    first = consumer.poll(within_s)
-    if first is None:
-        raise LogNotRead(f"Kafka was silent for {within_s:.0f} s")
-    return [first, *consumer.consume(MESSAGES_MAX - 1, 0)]
-
-
-def is_end(message: Message) -> bool:
-    """Whether this only says that a partition ends here. Raises LogNotRead for any other error."""
-    error = message.error()
-    if error is None:
-        return False
-    if error.code() == KafkaError._PARTITION_EOF:
-        return True
-    raise LogNotRead(f"{message.topic()}[{message.partition()}]: {error}")
 
 
 def checkpoints_in(consumer: Consumer, topic: str, start: int = 0) -> Iterator[Published]:
@@ -146,11 +116,4 @@ def checkpoints_in(consumer: Consumer, topic: str, start: int = 0) -> Iterator[P
 
 def _end_of(consumer: Consumer, place: TopicPartition) -> int:
     """Where the last finished transaction ends; a partition that was just made is asked again for a while."""
-    gives_up_at = time.monotonic() + SILENCE_MAX_S
-    while True:
-        try:
-            return int(consumer.get_watermark_offsets(place, SILENCE_MAX_S)[1])
-        except KafkaException:
-            if time.monotonic() > gives_up_at:
-                raise
-            time.sleep(ASK_AGAIN_S)
+    return int(patiently(lambda: consumer.get_watermark_offsets(place, SILENCE_MAX_S), SILENCE_MAX_S)[1])

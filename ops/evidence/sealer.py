@@ -11,11 +11,11 @@ from pathlib import Path
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from ops.audit.log_reader import LogNotReadError
 from ops.evidence.checkpoint import Checkpoint, PrivateKey, Submission, origin_of
 from ops.evidence.keys import NoKey, private_key
 from ops.evidence.log import (
     MESSAGES_MAX,
-    LogNotRead,
     checkpoints_in,
     consumer_config,
     open_consumer,
@@ -57,7 +57,7 @@ def _run(settings: Settings, folder: Path, key: PrivateKey, stop: threading.Even
     status = RoleStatus("sealer")
     try:
         sealer = Sealer(settings.kafka, Topics(settings.topic_prefix, settings.partitions), folder, key)
-    except (LogNotRead, KafkaException) as error:
+    except (LogNotReadError, KafkaException) as error:
         sys.exit(f"sealer: {error}")  # to be started again
     log.info("sealer_started", key=str(key.public))
     while not stop.is_set():
@@ -76,7 +76,7 @@ class Sealer:
     """
 
     def __init__(self, kafka: str, topics: Topics, folder: Path, key: PrivateKey) -> None:
-        """Raises LogNotRead."""
+        """Raises LogNotReadError."""
         self._topic, self._checkpoints = topics.events("inventory"), topics.checkpoints
         self._producer = producer_of(kafka)
         self._refused: dict[int, str] = {}
@@ -179,7 +179,7 @@ class Sealer:
         for partition, submission in list(self._untold.items()):
             try:
                 publish(self._producer, self._checkpoints, self._seals[partition].origin, str(submission))
-            except LogNotRead as error:
+            except LogNotReadError as error:
                 self._out_of_reach = str(error)
                 return
             del self._untold[partition]

@@ -20,7 +20,7 @@ class Watch:
         self._producer = producer_of(kafka)
 
     def look(self, say: Callable[[str], None]) -> None:
-        """Considers what was published since. Raises LogNotRead."""
+        """Considers what was published since. Raises LogNotReadError."""
         start = int(self._position.read_text("utf-8")) if self._position.exists() else 0
         with open_consumer(self._kafka) as consumer:
             for one in checkpoints_in(consumer, self._topic, start):
