@@ -1,6 +1,7 @@
 """Hears what became of commands: reads all decisions from now on, and picks out those that this process asked for."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ BATCH_MAX = 500
 POLL_S = 0.25
 ASK_KAFKA_S = 5.0
 TRY_AGAIN_S = 0.5
+QUIET_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +143,16 @@ def _settings(kafka: str) -> dict[str, Any]:
 
 
 class KafkaLog:
-    """librdkafka's lines, in our log."""
+    """librdkafka's lines in our log: one a second at most, with how many were left out since the last."""
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+        self._left_out = 0
 
     def log(self, level: int, line: str, *arguments: object) -> None:
-        log.log(level, "kafka", line=line % arguments if arguments else line)
+        now = time.monotonic()
+        if now < self._silent_until:
+            self._left_out += 1
+            return
+        log.log(level, "kafka", line=line % arguments if arguments else line, left_out=self._left_out)
+        self._silent_until, self._left_out = now + QUIET_S, 0

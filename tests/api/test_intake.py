@@ -1,6 +1,7 @@
 """Commands into a real Kafka and their outcomes back; a small responder stands where the worker would."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -9,8 +10,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from structlog.testing import capture_logs
 
 import api.intake
+from api.decisions_reader import KafkaLog
 from api.intake import Intake
 from api.problems import (
     CommandReusedError,
@@ -336,3 +339,18 @@ async def test_a_client_that_has_lost_sight_of_kafka_is_replaced(
 
     assert await intake.reaches_kafka(10)
     assert await ask(intake, meta_of("to somebody who listens", intake)) is not None
+
+
+def test_librdkafkas_lines_are_told_once_a_second_and_counted_in_between(monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr("api.decisions_reader.time.monotonic", lambda: now)
+    log = KafkaLog()
+    with capture_logs() as told:
+        for _ in range(20):
+            log.log(logging.ERROR, "%s: connection refused", "broker 1")
+        now += 1
+        log.log(logging.ERROR, "back")
+    assert [(line["line"], line["left_out"]) for line in told] == [
+        ("broker 1: connection refused", 0),
+        ("back", 19),
+    ]
