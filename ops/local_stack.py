@@ -288,7 +288,10 @@ class LocalStack:
         started = self._spawn(home, argv)
         while not SERVERS[home.name].answers(home.address):
             if not processes.alive(started):
-                raise StackFailed(f"{home.name} ended while starting:\n{last_words(home.log, _output(home))}")
+                words = last_words(home.log, _output(home))
+                raise StackFailed(
+                    f"{home.name} ended while starting (if a later version wrote {home.data}, delete it):\n{words}"
+                )
             if time.monotonic() > deadline:
                 raise StackFailed(f"{home.name} does not answer after {START_WITHIN_S:.0f} s; see {home.log}")
             if given_up.wait(0.1):
