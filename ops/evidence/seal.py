@@ -18,6 +18,7 @@ from ops.evidence.checkpoint import (
 )
 from ops.evidence.merkle import EMPTY_ROOT, ProofFailed, consistency_proof, leaf_hash, verify_consistency
 from ops.evidence.tree_file import TreeFile
+from ops.evidence.whole_file import replace_file
 
 RECORDS = 1_000
 SECONDS = 10.0
@@ -95,7 +96,7 @@ class Seal:
     def save(self) -> None:
         """Tree first, then how much of it counts."""
         self._tree.flush()
-        _replace(self._folder / "position", json.dumps({"size": self._tree.size, "next": self.next}))
+        replace_file(self._folder / "position", json.dumps({"size": self._tree.size, "next": self.next}))
 
     def close(self) -> None:
         self.save()
@@ -162,9 +163,3 @@ def _append(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_text(text, "utf-8")
-    draft.replace(path)

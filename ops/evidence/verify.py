@@ -284,7 +284,10 @@ class _Walk:
             self._pass_checkpoint()
             node = next(self.proof, b"")
             if len(node) != 32:
-                raise Bad("", f"{self.told.origin}: the proof ends before leaf {leaf}")
+                raise Bad(
+                    self._named(record) if record else "",
+                    f"{self.told.origin}: the proof ends before leaf {leaf}",
+                )
             self.tree.append_subtree(level, node)
         if record:
             self._pass_checkpoint()

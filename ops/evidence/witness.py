@@ -17,6 +17,7 @@ from ops.evidence.checkpoint import (
     Unsigned,
 )
 from ops.evidence.merkle import EMPTY_ROOT, ProofFailed, verify_consistency
+from ops.evidence.whole_file import replace_file
 
 
 class Refused(Exception):
@@ -68,10 +69,7 @@ class Witness:
 
     def _remember(self, note: Note) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._file(Checkpoint.of(note).origin)
-        draft = path.with_name(f"{path.name}.draft")
-        draft.write_text(str(note), "utf-8")
-        draft.replace(path)
+        replace_file(self._file(Checkpoint.of(note).origin), str(note))
 
     def _file(self, origin: str) -> Path:
         return self.folder / origin.replace("%", "%25").replace("/", "%2F")

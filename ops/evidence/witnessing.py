@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ops.evidence.checkpoint import Checkpoint, PrivateKey, PublicKey
 from ops.evidence.log import checkpoints_in, open_consumer, producer_of, publish
+from ops.evidence.whole_file import replace_file
 from ops.evidence.witness import Refused, Witness
 
 
@@ -36,4 +37,4 @@ class Watch:
                 publish(self._producer, self._topic, Checkpoint.of(note).origin, str(note))
                 self.cosigned += 1
         self._position.parent.mkdir(parents=True, exist_ok=True)
-        self._position.write_text(str(start), "utf-8")
+        replace_file(self._position, str(start))

@@ -257,11 +257,11 @@ def bring_other_schemas(scene: Scene, random: Random, path: Path) -> None:
 
 KINDS: Mapping[Tampering, str] = {
     flip_a_bit: ".",
-    truncate_the_file: "no bundle of evidence",
-    flip_a_bit_of_a_record: "not those that were sealed|checkpoint of|no stock event|chain|: Stock|does not follow|before|stock/",
+    truncate_the_file: "no bundle of evidence|its digest is another",
+    flip_a_bit_of_a_record: "not those that were sealed|checkpoint of|no stock event|chain|: Stock|does not follow|before|stock/|speaks of",
     delete_a_record: "follows version|not the first that was|others of the period are missing",
     truncate_a_period: "missing at its end|before the period|promised",
-    swap_two_records: "not those that were sealed|stands as leaf|offset is not behind|follows version|recorded before|chain|first|checkpoint of|others of the period|claim|its movement",
+    swap_two_records: "not those that were sealed|stands as leaf|offset is not behind|follows version|recorded before|chain|first|checkpoint of|others of the period|claim|its movement|proof ends",
     forge_a_record: "its movement makes|chain|checkpoint of|claim|negative|available|adjusts|expires",
     forge_who_did_it: "does not chain|checkpoint of",
     chain_anew: "is not what the checkpoint of",
