@@ -3,12 +3,13 @@
 import copy
 import json
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from schemas.avro import Schema, fingerprint_of, released_files, schema_of
 from schemas.codec import Codec
 from schemas.inventory import StockAdjusted
-from schemas.meta import Micros
+from schemas.meta import NO_HASH, Micros
 from schemas.resolution import encode_sample
 from tests.messages import EVENT
 
@@ -34,16 +35,27 @@ def schemas() -> dict[str, Schema]:
 
 
 def values() -> list[bytes]:
-    """The three events of the stream, each as its generation wrote it."""
-    first, second, third = (
-        (vars(replace(EVENT, version=n, recorded_at=Micros(EVENT.recorded_at + n))), body)
-        for n, body in enumerate(ADJUSTED, start=1)
-    )
-    return [
-        encode_sample(FIRST, _without({"meta": first[0], **vars(first[1])}, "reason", "corrects")),
-        CODEC.encode(second[1], second[0]),
-        encode_sample(THIRD, {"meta": third[0], **vars(third[1]), "counted_by": "anna"}),
-    ]
+    """The three events of the stream, each as its generation wrote it, chained like any others."""
+    found, previous = list[bytes](), NO_HASH
+    for version, (body, write) in enumerate(zip(ADJUSTED, (_first, _second, _third), strict=True), start=1):
+        meta = replace(
+            EVENT, version=version, recorded_at=Micros(EVENT.recorded_at + version), previous=previous
+        )
+        found.append(write(vars(meta), body))
+        previous = sha256(found[-1]).digest()
+    return found
+
+
+def _first(meta: dict[str, Any], body: StockAdjusted) -> bytes:
+    return encode_sample(FIRST, _without({"meta": meta, **vars(body)}, "reason", "corrects"))
+
+
+def _second(meta: dict[str, Any], body: StockAdjusted) -> bytes:
+    return CODEC.encode(body, meta)
+
+
+def _third(meta: dict[str, Any], body: StockAdjusted) -> bytes:
+    return encode_sample(THIRD, {"meta": meta, **vars(body), "counted_by": "anna"})
 
 
 def _without(datum: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ops.audit.kept import KeptBreaches
 from ops.audit.law_book import LawBook
 from ops.audit.mirror import Mirror
 from ops.audit.tables import FORMAT, KeptBooks, KeptTable
-from ops.audit.wire import AvscReader, Record, UnreadableError
+from ops.audit.wire import AvscReader, Record
 from projections.view import Recorded
 from schemas.codec import Decoded, UndecodableError
 
@@ -33,8 +33,6 @@ CUT_EVERY_S = 2.0
 LAG_MAX = 20_000
 """Further behind, the auditor only reads, and compares nothing."""
 
-ASK_AGAIN_S = 5.0
-
 log = structlog.get_logger(__name__)
 
 
@@ -44,26 +42,6 @@ class Log(Protocol):
     def read(self, wait_s: float) -> Piece: ...
 
     def ends(self, places: Iterable[Place] | None = None) -> dict[Place, int]: ...
-
-
-class LearningReader(AvscReader):
-    """Meets bytes of no schema in the folder by asking for those that writers have published, at most every 5 s."""
-
-    def __init__(self, published: Callable[[], Iterable[Any]]) -> None:
-        super().__init__()
-        self._published = published
-        self._asked_at = float("-inf")
-
-    def read(self, value: bytes) -> tuple[str, Record]:
-        try:
-            return super().read(value)
-        except UnreadableError:
-            if time.monotonic() - self._asked_at < ASK_AGAIN_S:
-                raise
-            self._asked_at = time.monotonic()
-            for schema in self._published():
-                self.learn(schema)
-            return super().read(value)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ops.audit.movements import NOTHING, Movement, Movements
 from ops.audit.report import COLUMNS as REPORTED
 from ops.audit.report import Report
 from ops.audit.sheets import Columns, Form, write
-from ops.audit.wire import AvscReader, UnreadableError
+from ops.audit.wire import LearningReader, UnreadableError
 from ops.cli import adopted, fail, say
 from ops.settings import Settings
 from projections.as_of import Cutoff
@@ -24,6 +24,7 @@ from schemas.instants import BadInstant, first_moment, last_moment
 from schemas.inventory import stock_stream
 from schemas.topics import Topics
 from schemas.values import MAIN
+from streams.schema_registry import SchemaRegistry
 
 SAY_EVERY_S = 2.0
 ON_SCREEN = (
@@ -172,7 +173,7 @@ def _movements(found: Settings, books: Movements, sku: str = "", location: str =
     topics = Topics(found.topic_prefix, found.partitions)
     partition = topics.partition_of(sku) if sku else None
     stream = stock_stream(sku, location)
-    reader = AvscReader()
+    reader = LearningReader(lambda: SchemaRegistry(found.kafka, topics).schemas().values())
     with open_log(found.kafka, found.topic_prefix, ("events",), ("inventory",), partition) as log:
         if lost := log.truncated("events"):
             raise LogNotReadError(f"the beginning of {', '.join(lost)} is gone")

@@ -46,9 +46,8 @@ class Movement(NamedTuple):
         event, meta = self.event, self.event["meta"]
         return {
             **{name: meta[name] for name in _OF_META},
-            **{
-                name: event.get(name) or "" for name in ("reason", "note", "document", "order_id", "corrects")
-            },
+            "reason": _reason(self.name, event),
+            **{name: event.get(name) or "" for name in ("note", "document", "order_id", "corrects")},
             "type": self.name,
             "before": self.before._asdict(),
             "after": self.after._asdict(),
@@ -82,7 +81,7 @@ def moved(name: str, event: Record) -> tuple[Balances, str]:
         case "StockReceived":
             return Balances(sellable=event["quantity"]), "received"
         case "StockAdjusted":
-            return Balances(sellable=event["after"] - event["before"]), f"adjusted: {event['reason']}"
+            return Balances(sellable=event["after"] - event["before"]), f"adjusted: {_reason(name, event)}"
         case "StockReserved":
             return Balances(reserved=event["quantity"]), "reserved"
         case "StockReservationReleased":
@@ -98,6 +97,12 @@ def moved(name: str, event: Record) -> tuple[Balances, str]:
             return Balances(sellable=-units, allocated=-units, shipped=units), "shipped"
         case _:
             return NOTHING, _NOTICES[name]
+
+
+def _reason(name: str, event: Record) -> str:
+    """An adjustment of the first release has none, which the vocabulary calls `unknown`."""
+    reason: str = event.get("reason", "unknown" if name == "StockAdjusted" else "")
+    return reason
 
 
 _NOTICES: Mapping[str, str] = dict.fromkeys(

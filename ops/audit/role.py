@@ -14,14 +14,14 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaException
 
-from ops.audit.auditor import Auditor, LearningReader, Ledgers
+from ops.audit.auditor import Auditor, Ledgers
 from ops.audit.comparison import SAMPLE_EVERY_S, SWEEP_EVERY_S, Comparison, PositionedStore
 from ops.audit.desk import Place
 from ops.audit.follower import Follower, LogCutError
 from ops.audit.kept import LISTED
 from ops.audit.log_reader import AGGREGATES, KINDS
 from ops.audit.mirror import Mirror
-from ops.audit.wire import AvscReader
+from ops.audit.wire import AvscReader, LearningReader
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS, cassandra_store, redis_store
 from projections.view import StoreUnavailable, View
 from schemas import telemetry

@@ -2,6 +2,8 @@
 
 import io
 import json
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,10 @@ from fastavro import parse_schema, schemaless_reader
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 AVSC = Path(__file__).parents[2] / "schemas" / "avsc"
+RELEASED = AVSC.with_name("released")
+"""What earlier releases wrote, named by message and fingerprint."""
+
+ASK_AGAIN_S = 5.0
 
 _MARKER = b"\xc3\x01"
 _HEADER_BYTES = 10
@@ -21,7 +27,9 @@ class UnreadableError(Exception):
 
 
 class AvscReader:
-    """Reads single-object encoded records by the schemas of a folder; instants come as microseconds."""
+    """Reads single-object encoded records by the schemas of a folder, or of an earlier release; instants come as
+    microseconds. A record has the fields that its own release gave it.
+    """
 
     def __init__(self, folder: Path = AVSC) -> None:
         self._schemas = {_header_of(schema): _plain(schema) for schema in map(_load, folder.glob("*.avsc"))}
@@ -32,10 +40,7 @@ class AvscReader:
 
     def read(self, value: bytes) -> tuple[str, Record]:
         """The record's name and its datum. Raises UnreadableError."""
-        try:
-            name, schema = self._schemas[value[:_HEADER_BYTES]]
-        except KeyError:
-            raise UnreadableError(f"no schema of ours: {value[:_HEADER_BYTES].hex()}") from None
+        name, schema = self._schema_of(value[:_HEADER_BYTES])
         stream = io.BytesIO(value)
         stream.seek(_HEADER_BYTES)
         try:
@@ -45,6 +50,36 @@ class AvscReader:
         if stream.tell() != len(value):
             raise UnreadableError(f"{name}: {len(value) - stream.tell()} bytes too many")
         return name, datum
+
+    def _schema_of(self, header: bytes) -> tuple[str, Any]:
+        """Raises UnreadableError."""
+        if header not in self._schemas:
+            for path in RELEASED.glob(f"*.{header[len(_MARKER) :].hex()}.avsc"):
+                self.learn(_load(path))
+        try:
+            return self._schemas[header]
+        except KeyError:
+            raise UnreadableError(f"no schema of ours: {header.hex()}") from None
+
+
+class LearningReader(AvscReader):
+    """Meets bytes of no schema in the folders by asking for those that writers have published, at most every 5 s."""
+
+    def __init__(self, published: Callable[[], Iterable[Any]]) -> None:
+        super().__init__()
+        self._published = published
+        self._asked_at = float("-inf")
+
+    def read(self, value: bytes) -> tuple[str, Record]:
+        try:
+            return super().read(value)
+        except UnreadableError:
+            if time.monotonic() - self._asked_at < ASK_AGAIN_S:
+                raise
+            self._asked_at = time.monotonic()
+            for schema in self._published():
+                self.learn(schema)
+            return super().read(value)
 
 
 def _load(path: Path) -> Any:

@@ -94,9 +94,9 @@ def _sign(log: SealedLog, key: PrivateKey) -> None:
         log.notes[log.tree.size] = checkpoint.note().signed(key)
 
 
-def bundle_of(question: Question, logs: Sequence[SealedLog], path: Path) -> None:
-    """What `audit export` would write of these logs."""
-    schemas = stock_schemas()
+def bundle_of(question: Question, logs: Sequence[SealedLog], path: Path, others: Sequence[Any] = ()) -> None:
+    """What `audit export` would write of these logs; `others` are schemas of other releases than this."""
+    schemas = [*stock_schemas(), *others]
     with written(path) as bundle:
         trees: list[Tree] = []
         for log in logs:

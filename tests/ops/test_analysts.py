@@ -1,5 +1,6 @@
 """An analyst's day on the real Kafka: replay, export, SQL, the step debugger and the notebook, on one shop's log."""
 
+import csv
 import json
 import os
 import runpy
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 from confluent_kafka import Producer
@@ -16,6 +18,9 @@ from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from ops import rebuild, replay, show, sql
+from ops.audit.cli import audit
+from ops.evidence import seal
+from ops.evidence.keys import ensure_key
 from ops.settings import REPOSITORY, Settings
 from ops.whatif.cli import whatif
 from schemas.codec import Codec
@@ -24,9 +29,13 @@ from schemas.meta import SECOND
 from schemas.topics import Topics
 from schemas.values import MAIN
 from tests import generations
+from tests.ops.test_evidence import sealed_by_a_sealer
 from tests.replayed import RecordingShop, WrittenLog, log_of
 
 Run = Callable[..., Any]
+
+REASONS = ["unknown", "damaged", "found"]
+"""Of the three adjustments of 85123A; the first release had none."""
 
 
 @pytest.fixture
@@ -147,14 +156,38 @@ def test_an_order_is_shown_step_by_step_down_to_the_views(run: Run, log: Written
     assert (early.exit_code, "begins later" in early.output) == (1, True)
 
 
-def test_three_generations_of_an_event_replay_and_rebuild_alike(run: Run, log: WrittenLog):
+def test_three_generations_of_an_event_replay_rebuild_and_export_alike(run: Run, tmp_path: Path):
     told = run("replay", "--key", "85123A").stdout.splitlines()
     built = run("rebuild", "stock")
+    run("replay", "--key", "85123A", "--format", "parquet", "-o", tmp_path / "old")
 
-    assert [json.loads(line)["body"]["reason"] for line in told] == ["unknown", "damaged", "found"]
+    assert [json.loads(line)["body"]["reason"] for line in told] == REASONS
     assert built.exit_code == 0, built.output
     assert "of stock is live" in built.stdout
     assert "cannot apply" not in built.stdout
+    assert pq.read_table(tmp_path / "old" / "StockAdjusted")["reason"].to_pylist() == REASONS
+
+
+def test_three_generations_of_an_event_are_sealed_verified_and_audited_alike(
+    log: WrittenLog, ours: Settings, topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(seal, "SECONDS", 0.0)
+    public = ensure_key(ours.keys, "sealer", "shop.example")
+    sealed_by_a_sealer(ours, topics, sum(one.topic == "t.events.inventory" for one in log.records))
+    bundle = str(tmp_path / "old.zip")
+
+    asked = [
+        CliRunner().invoke(audit, argv)
+        for argv in (
+            ["export", "--sku", "85123A", "-o", bundle],
+            ["verify", bundle, "--key", str(public)],
+            ["stock", "85123A", "--format", "csv"],
+        )
+    ]
+
+    assert [one.exit_code for one in asked] == [0, 0, 0], [one.output for one in asked]
+    assert "3 records verified" in asked[1].stdout
+    assert [row["reason"] for row in csv.DictReader(asked[2].stdout.splitlines())] == REASONS
 
 
 def test_other_rules_are_tried_on_what_callers_asked(run: Run, tmp_path: Path):

@@ -19,7 +19,7 @@ from ops.audit.cli import audit
 from ops.audit.movements import Movement, Movements
 from ops.audit.report import Report
 from ops.audit.sheets import Form, write
-from ops.audit.wire import AvscReader
+from ops.audit.wire import AvscReader, LearningReader
 from ops.settings import Settings
 from projections import ledger
 from projections.history import Wanted
@@ -30,6 +30,7 @@ from schemas.codec import Codec, Decoded
 from schemas.instants import written
 from schemas.meta import DAY, EventMeta, Micros
 from schemas.topics import Topics
+from tests import generations
 from tests.projections.a_ledger import Moved, entries
 from tests.projections.shop import LATER, adjusted, received, reserved
 from tests.projections.story import NOVEMBER, Story
@@ -92,6 +93,18 @@ def asked(*argv: str) -> Result:
 def test_the_log_read_by_itself_says_what_the_ledger_shows() -> None:
     messages = everything().messages
     assert [movement.shown() for movement in followed(*messages)] == ledger_of(*messages)
+
+
+def test_what_three_releases_wrote_is_one_ledger_of_an_item() -> None:
+    reader, books = LearningReader(lambda: generations.schemas().values()), Movements()
+    found = [books.follow(*reader.read(value)) for value in generations.values()]
+    shown = [movement.shown() for movement in found if movement]
+    assert [(row["version"], row["quantity"], row["reason"]) for row in shown] == [
+        (1, 7, "unknown"),
+        (2, -2, "damaged"),
+        (3, 1, "found"),
+    ]
+    assert books.breaches == ""
 
 
 def test_a_correction_names_what_it_corrects() -> None:
