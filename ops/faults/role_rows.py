@@ -53,12 +53,14 @@ def freeze_beyond_the_session(scene: Scene, *roles: str) -> None:
 
 def f28(scene: Scene) -> None:
     house = scene.house
-    with scene.trading():
+    with scene.trading() as history:
         scene.trade_on()
+        seen = len(history.backwards)
         scene.inject("SIGKILL to every server and every role at once")
         house.kill(*SERVERS, *ROLES)
         scene.await_green()
         scene.trade_on()
+        history.excuse(seen)  # Redis came back with an older dump
     scene.judge()
 
 
