@@ -31,17 +31,17 @@ class Trade:
         self.asked: list[Asked] = []
         self._now = START
 
-    def receive(self, quantity: int) -> "Trade":
-        return self._ask(
-            "inventory", ReceiveStock(MAIN, "delivery", (ReceiptLine("A", quantity),)), "merchant"
-        )
+    def receive(self, quantity: int, *skus: str) -> "Trade":
+        lines = tuple(ReceiptLine(sku, quantity) for sku in skus or "A")
+        return self._ask("inventory", ReceiveStock(MAIN, "delivery", lines), "merchant")
 
-    def order(self, name: str, quantity: int, owner: str = "17851", token: str = "tok_ok") -> "Trade":
+    def order(
+        self, name: str, quantity: int, *skus: str, owner: str = "17851", token: str = "tok_ok"
+    ) -> "Trade":
         cart = derived_id(name)
+        items = tuple(CartItem(sku, "lamp", quantity, 100, "GBP", 1, True) for sku in skus or "A")
         self._ask("cart", CreateCart(cart, owner, "GBP"), owner)
-        self._ask(
-            "cart", AddItemsToCart(cart, (CartItem("A", "lamp", quantity, 100, "GBP", 1, True),)), owner
-        )
+        self._ask("cart", AddItemsToCart(cart, items), owner)
         self._ask("cart", CheckOutCart(cart, token), owner)
         return self
 
@@ -93,13 +93,20 @@ def test_partial_acceptance_sells_what_there_is():
     assert ends(trade.under(rules.partial_acceptance)) == ["confirmed 6", "confirmed 4", "rejected 1"]
 
 
+def test_what_is_left_of_a_large_order_is_counted_without_a_gap():
+    skus = [f"S{n}" for n in range(150)]
+    trade = Trade().receive(10, *skus[1:]).order("a", 2, *skus)
+    assert ends(trade.under(as_today)) == ["rejected 300"]
+    assert ends(trade.under(rules.partial_acceptance)) == ["confirmed 298"]
+
+
 def test_a_payment_of_three_minutes_outlasts_the_order_whoever_reserves_for_how_long():
-    trade = Trade().receive(10).order("a", 6, owner="17850").order("b", 4, owner="17851")
+    trade = Trade().receive(10).order("a", 6, owner="c-17850").order("b", 4, owner="c-17851")
     for change in (rules.slow_payments, rules.short_reservations_and_slow_payments):
         found = trade.under(change)
         assert [(one.owner, one.status, one.reason) for one in found.orders.values()] == [
-            ("17850", "rejected", "timeout"),
-            ("17851", "confirmed", ""),
+            ("c-17850", "rejected", "timeout"),
+            ("c-17851", "confirmed", ""),
         ]
 
 
