@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -187,17 +188,23 @@ def _fill(
 
 @dataclass
 class _Segment:
-    """The files of one step: finished together, or gone together."""
+    """The files of one step: finished together, or gone together. A thread encodes and compresses one batch, which
+    needs no interpreter, while the next one is read.
+    """
 
     directory: Path
     number: int
     records: int = 0
     _writers: dict[type, Any] = field(default_factory=dict)
+    _hand: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "parquet"))
+    _under_way: Future[None] | None = None
 
     def write(self, batches: Iterator[tuple[type, Any]]) -> None:
+        """Raises what the batch before the last ones came to."""
         for message, batch in batches:
             if batch.num_rows:
-                self._writer(message).write_batch(batch)
+                self._await_hand()
+                self._under_way = self._hand.submit(self._writer(message).write_batch, batch)
                 self.records += batch.num_rows
 
     @property
@@ -212,9 +219,16 @@ class _Segment:
             if kind is None:
                 self._finish()
         finally:
+            self._hand.shutdown()
             self._forget_drafts()
 
+    def _await_hand(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
     def _finish(self) -> None:
+        self._await_hand()
         for message, writer in self._writers.items():
             writer.close()
             _flush(self._draft(message))

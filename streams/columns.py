@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -75,9 +76,8 @@ class Columns:
     def add(self, records: Sequence[Stored]) -> None:
         waiting = self._waiting
         for record in records:
-            value = record.value
-            waiting[value[:HEADER_BYTES]].append(record)
-            self._bytes += len(value)
+            waiting[record.value[:HEADER_BYTES]].append(record)
+        self._bytes += _bytes_of(records)
 
     def ready(self) -> Iterator[tuple[type, Any]]:
         """What there is enough of; or all, when it comes to too many bytes."""
@@ -92,9 +92,13 @@ class Columns:
 
     def _taken(self, header: bytes) -> tuple[type, Any]:
         records = self._waiting.pop(header)
-        self._bytes -= sum(len(record.value) for record in records)
+        self._bytes -= _bytes_of(records)
         message = self._replay.class_of(records[0])
         return message, _Reading(self._replay, message, records).batch()
+
+
+def _bytes_of(records: Sequence[Stored]) -> int:
+    return sum(map(len, map(attrgetter("value"), records)))
 
 
 @contextmanager
