@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ops import processes
@@ -32,6 +33,7 @@ START_WITHIN_S = 240.0  # 12 s measured at light load on two cores, 98 s at a lo
 STOP_WITHIN_S = 20.0
 PROBE_S = 2.0
 SAY_EVERY_S = 2.0
+NOTHING: Mapping[str, str] = MappingProxyType({})
 QUIETLY: dict[str, Any] = {"log_level": 0}
 """For clients of a server that may be away: librdkafka tells of each refusal on standard error."""
 
@@ -76,8 +78,8 @@ class Home:
     def address(self) -> str:
         return f"{HOST}:{self.ports['PORT']}"
 
-    def configure(self, template: str) -> Path:
-        """Writes the template with our paths and ports in place, and says where."""
+    def configure(self, template: str, otherwise: Mapping[str, str] = NOTHING) -> Path:
+        """Writes the template with our paths and ports in place, and says where; `otherwise` wins over what it sets."""
         names = {
             "DATA": str(self.data),
             "LOG": str(self.log),
@@ -85,7 +87,7 @@ class Home:
         }
         text = string.Template((TEMPLATES / template).read_text("utf-8")).safe_substitute(names)
         target = self.root / template
-        target.write_text(text, "utf-8")
+        target.write_text(text + "".join(f"{name}={value}\n" for name, value in otherwise.items()), "utf-8")
         return target
 
 
@@ -99,16 +101,26 @@ class Server:
 
 
 def kafka_command(home: Home, jars: Path, progress: Progress) -> list[str]:
+    return broker_command(home, jars, progress, new_cluster_id())
+
+
+def broker_command(
+    home: Home, jars: Path, progress: Progress, cluster_id: str, otherwise: Mapping[str, str] = NOTHING
+) -> list[str]:
+    """How a broker is started, on storage that is formatted for this cluster if it is for none yet."""
     java = _java("kafka", home, jars, progress)
     logging = f"-Dlog4j2.configurationFile={TEMPLATES / 'kafka-log4j2.xml'}"
-    properties = home.configure("kafka.properties")
+    properties = home.configure("kafka.properties", otherwise)
     if not (home.data / "meta.properties").exists():
-        _format_kafka([*java, logging, "kafka.tools.StorageTool"], properties, home)
+        _format_kafka([*java, logging, "kafka.tools.StorageTool"], properties, home, cluster_id)
     return [*java, logging, "kafka.Kafka", str(properties)]
 
 
-def _format_kafka(tool: list[str], properties: Path, home: Home) -> None:
-    cluster_id = "daybook" + "".join(secrets.choice(string.ascii_letters) for _ in range(15))
+def new_cluster_id() -> str:
+    return "daybook" + "".join(secrets.choice(string.ascii_letters) for _ in range(15))
+
+
+def _format_kafka(tool: list[str], properties: Path, home: Home, cluster_id: str) -> None:
     argv = [*tool, "format", "--cluster-id", cluster_id, "--config", str(properties)]
     formatting = processes.start("kafka-format", argv, home.root / "format.out", cwd=home.root)
     if processes.wait_until_gone([formatting], START_WITHIN_S):
@@ -154,7 +166,7 @@ def kafka_answers(address: str) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    if not accepts(address):
+    if not any(accepts(broker) for broker in address.split(",")):
         return False
     try:
         return bool(

@@ -13,8 +13,9 @@ from types import MappingProxyType
 
 LIFELINE = "DAYBOOK_LIFELINE"
 PR_SET_PDEATHSIG = 1
-HEAP: Mapping[int, int] = MappingProxyType({-8: 2, -3: 1 << 20, -1: 1 << 23})
-"""What glibc's mallopt is told: M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes."""
+HEAP: Mapping[int, int] = MappingProxyType({-8: 2, -3: 1 << 16, -1: 1 << 17})
+"""What glibc's mallopt is told: M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes. With 1 and 8 MB a worker
+takes a twelfth less CPU where it does nothing else, and grows by 12 % over the winter instead of by 9."""
 COLLECT_AFTER = (50_000, 20, 20)
 """Objects made and not dropped until the young are looked at, and so on for the older: CPython has 700, 10, 10."""
 

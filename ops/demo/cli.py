@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,11 +15,11 @@ from pyarrow import ArrowInvalid
 from ops import settings
 from ops.audit.log_reader import LogNotReadError
 from ops.demo.invoices import read_lines
-from ops.demo.performance import ClientFailed, Days, perform
+from ops.demo.performance import ClientFailed, Days, nothing_happens, perform
 from ops.demo.plan import TradePlan, plan_trade
 from ops.demo.progress import Teller
 from ops.demo.report import Report, adds_up, laws_hold, render, to_json
-from ops.demo.stage import how_to, settings_of, staged
+from ops.demo.stage import how_to, on_three_brokers, settings_of, staged
 from ops.interruption import be_interrupted_once
 from ops.local_stack import StackFailed
 from ops.running import RunsAlready
@@ -44,6 +46,10 @@ def demo(
     scarcity: Annotated[float, typer.Option(min=0, max=1, help="The share of stock that is missing.")] = 0.01,
     report: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.")] = None,
     *,
+    three: Annotated[
+        bool,
+        typer.Option("--three-brokers", help="On three brokers, one of which is killed when half is traded."),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave this Daybook running.")] = False,
 ) -> None:
     """Trade a retailer's real days through the HTTP API, check the laws against the log, report.
@@ -56,8 +62,13 @@ def demo(
     days = Days(data.resolve(), first.date(), (last or first).date(), scarcity)
     plan = _plan(days)
     wanted = settings_of(settings.from_environment())
+    if three and (keep or wanted.kafka):
+        raise typer.BadParameter(
+            "the brokers are started, and stopped at the end", param_hint="--three-brokers"
+        )
+    play = _perform_on_three if three else partial(_perform, keep=keep)
     try:
-        found = _perform(wanted, days, plan, teller, keep=keep)
+        found = play(wanted, days, plan, teller)
     except (RunsAlready, StackFailed) as refused:
         _fail(teller, str(refused), 2)
     except (ClientFailed, LogNotReadError, StoreUnavailable, KafkaException) as failed:
@@ -85,13 +96,32 @@ def _plan(days: Days) -> TradePlan:
     return plan_trade(lines, days.scarcity)
 
 
-def _perform(wanted: Settings, days: Days, plan: TradePlan, teller: Teller, *, keep: bool) -> Report:
+def _perform_on_three(wanted: Settings, days: Days, plan: TradePlan, teller: Teller) -> Report:
+    """On three brokers, of which two are left at half-time."""
+    with on_three_brokers(wanted, teller) as (there, brokers):
+
+        def kill_one() -> None:
+            brokers.kill_first()
+            teller.say("half is traded: one of the three brokers is killed")
+
+        return _perform(there, days, plan, teller, keep=False, at_half=kill_one)
+
+
+def _perform(
+    wanted: Settings,
+    days: Days,
+    plan: TradePlan,
+    teller: Teller,
+    *,
+    keep: bool,
+    at_half: Callable[[], None] = nothing_happens,
+) -> Report:
     began = time.monotonic()
     teller.say(f"{_span(days)}: {plan.lines:,} lines, {len(plan.orders):,} orders")
     brief = days.last - days.first <= BRIEF
     with staged(wanted, teller, keep=keep, brief=brief) as ready:
         teller.say(f"Daybook is up after {time.monotonic() - began:.1f} s: http://{ready.api}/docs")
-        found = perform(ready, days, plan, teller)
+        found = perform(ready, days, plan, teller, at_half)
     teller.say(f"done after {time.monotonic() - began:.1f} s\n")
     return found
 

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -44,6 +44,10 @@ STEPS = {
 }
 
 
+def nothing_happens() -> None:
+    """What a demo does at half-time, unless it is told otherwise."""
+
+
 class ClientFailed(Exception):
     """The client ended before it had traded everything; the message is what it said last."""
 
@@ -58,10 +62,19 @@ class Days:
     scarcity: float
 
 
-def perform(ready: Settings, days: Days, plan: TradePlan, teller: Teller) -> Report:
-    """Trades and judges; returns what there is to say. Raises ClientFailed, LogNotReadError, StoreUnavailable."""
+def perform(
+    ready: Settings,
+    days: Days,
+    plan: TradePlan,
+    teller: Teller,
+    at_half: Callable[[], None] = nothing_happens,
+) -> Report:
+    """Trades and judges; returns what there is to say. `at_half` is called once, when half is traded.
+
+    Raises ClientFailed, LogNotReadError, StoreUnavailable.
+    """
     watch = Watch()
-    told = _trade(ready, days, watch, teller)
+    told = _trade(ready, days, watch, teller, at_half)
     laws, tally = _judge(ready, told, teller)
     measures = Measures(
         elapsed_s=tally.elapsed_s,
@@ -79,7 +92,7 @@ def perform(ready: Settings, days: Days, plan: TradePlan, teller: Teller) -> Rep
 # ── trading ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _trade(ready: Settings, days: Days, watch: Watch, teller: Teller) -> Told:
+def _trade(ready: Settings, days: Days, watch: Watch, teller: Teller, at_half: Callable[[], None]) -> Told:
     """What the client was told, once it has ended by itself; it dies with us."""
     left_behind = ready.run / "client.told.json"
     out = ready.logs / "client.log"
@@ -94,7 +107,7 @@ def _trade(ready: Settings, days: Days, watch: Watch, teller: Teller) -> Told:
     )
     os.close(lifeline)
     try:
-        _follow(client, ready, Steps(out), watch, teller)
+        _follow(client, ready, Steps(out, at_half), watch, teller)
     finally:
         processes.stop([client], GRACE_S)
         os.close(ours)
@@ -144,7 +157,9 @@ class Steps:
     """What the client says of itself in its log, one JSON object a line; anything else there is for people."""
 
     log: Path
+    at_half: Callable[[], None]
     current: str = ""
+    _half: bool = False
     _read: int = 0
     _rest: bytes = field(default=b"")
 
@@ -158,7 +173,13 @@ class Steps:
             if line.startswith(b'{"step"'):
                 step = json.loads(line)
                 self.current = step["step"]
+                self._tell_half(step)
                 yield step
+
+    def _tell_half(self, step: Mapping[str, Any]) -> None:
+        if not self._half and step["step"] == "trading" and step["done"] * 2 >= step["of"]:
+            self._half = True
+            self.at_half()
 
 
 # ── judging ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ops.brokers import COPIES, Brokers, three_brokers
 from ops.demo.clearing import clear
 from ops.demo.progress import Teller
 from ops.local_stack import HOST, SERVERS, free_ports
 from ops.running import RunsAlready, bring_up, running_supervisor, take_down
 from ops.settings import Settings
+from schemas.topics import Topics
+from streams.topic_admin import ensure_topics
 
 
 def settings_of(around: Settings, verb: str = "demo") -> Settings:
@@ -45,6 +48,17 @@ def staged(wanted: Settings, teller: Teller, *, keep: bool, brief: bool = True) 
             if not (keep and finished):
                 take_down(wanted, teller.update)
                 clear(wanted)
+
+
+@contextmanager
+def on_three_brokers(wanted: Settings, teller: Teller) -> Iterator[tuple[Settings, Brokers]]:
+    """A cluster for this stage, with all topics in three copies before anybody makes them in one.
+
+    Raises StackFailed, WrongTopicsError, KafkaException.
+    """
+    with three_brokers(wanted.home / "brokers", teller.update) as brokers:
+        ensure_topics(brokers.addresses, Topics(wanted.topic_prefix, wanted.partitions), COPIES)
+        yield replace(wanted, kafka=brokers.addresses), brokers
 
 
 @contextmanager
