@@ -17,7 +17,7 @@ from cassandra import ConsistencyLevel, DriverException, RequestExecutionExcepti
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.concurrent import execute_concurrent
 from cassandra.io.libevreactor import LibevConnection
-from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import BatchStatement, BatchType, dict_factory
 
 from projections.compare import Expected
@@ -41,6 +41,9 @@ LIVE_S = 1.0
 """So long a reader, and the store between batches, believes that the generation it last saw is the live one."""
 
 SCHEMA_TIMEOUT_S = 30.0
+RECONNECT_EVERY_S = 1.0
+"""The driver's own way is to wait twice as long each time, up to ten minutes."""
+
 PROTOCOL = 5
 """Of Cassandra 4 and later; unsaid, the driver tries newer ones first, one connection each."""
 
@@ -86,6 +89,7 @@ class CassandraSettings:
             connection_class=LibevConnection,
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             connect_timeout=self.timeout_s,
+            reconnection_policy=ConstantReconnectionPolicy(RECONNECT_EVERY_S, max_attempts=None),
             protocol_version=PROTOCOL,
         )
 

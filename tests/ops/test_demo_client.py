@@ -224,17 +224,21 @@ def test_steps_are_told_at_their_ends_and_now_and_then_between() -> None:
     assert len(told) < 100
 
 
-def test_steps_are_read_from_the_clients_log_once_each_also_when_a_line_comes_in_two_pieces(
+def test_steps_are_read_from_the_clients_log_once_each_and_half_time_is_told_once(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "client.log"
-    steps = Steps(log)
+    halves: list[int] = []
+    steps = Steps(log, lambda: halves.append(1))
     log.write_text('a word for people\n{"step":"publishing","done":1,"of":2}\n{"step":"tra')
     assert [step["step"] for step in steps.news()] == ["publishing"]
     with log.open("a") as more:
         more.write('ding","done":0,"of":9}\n')
     assert [step["of"] for step in steps.news()] == [9]
-    assert (steps.current, list(steps.news())) == ("trading", [])
+    assert (steps.current, list(steps.news()), halves) == ("trading", [], [])
+    with log.open("a") as more:
+        more.writelines(f'{{"step":"trading","done":{done},"of":9}}\n' for done in (4, 5, 6))
+    assert ([step["done"] for step in steps.news()], halves) == ([4, 5, 6], [1])
 
 
 def test_elsewhere_than_on_a_terminal_updates_are_lines_every_few_seconds() -> None:
