@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from api import cart, catalog, commands, explanations, health, inventory, order, payment, problems
+from api import cart, catalog, commands, console, explanations, health, inventory, order, payment, problems
 from api.documented import describe
 from api.intake import Intake
 from api.limits import BodyLimit, RequestLimit
@@ -53,9 +53,10 @@ def create_app(settings: Settings) -> FastAPI:
         # It would look at every request whether somebody measures; our traces travel with the commands.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for room in (cart, order, inventory, catalog, payment, commands, health, explanations):
+    for room in (cart, order, inventory, catalog, payment, commands, health, explanations, console):
         # One flat list: FastAPI matches an included router's routes twice, a third of a request's CPU.
         app.router.routes.extend(room.routes.routes)
+    app.state.console = settings.console
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLimit)
     problems.map_problems(app)

@@ -12,7 +12,9 @@ LOCAL = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Settings:
-    """Addresses are host:port. `run` is where the process says how it is (None: nowhere)."""
+    """Addresses are host:port. `run` is where the process says how it is (None: nowhere), `console`
+    the port at which the console listens.
+    """
 
     host: str
     port: int
@@ -24,6 +26,7 @@ class Settings:
     jwks: Path
     webhook_secrets: Path
     run: Path | None
+    console: int
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -44,4 +47,5 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         jwks=Path(environ.get("DAYBOOK_JWKS", home / "keys" / "jwks.json")),
         webhook_secrets=Path(environ.get("DAYBOOK_WEBHOOK_SECRETS", home / "keys" / "webhooks.secrets")),
         run=Path(run) if run else None,
+        console=int(environ.get("DAYBOOK_CONSOLE", f"{LOCAL}:18082").rpartition(":")[2]),
     )

@@ -192,6 +192,7 @@ def up() -> None:
     except (RunsAlready, StackFailed) as refused:
         fail(str(refused), 2)
     say(f"up after {time.monotonic() - began:.1f} s: API http://{ready.api}, provider {ready.provider}")
+    say(f"console: http://{ready.console}/console; ./daybook token --role auditor --subject you")
     say(f"kafka: {LOSS_PROFILE}")
 
 

@@ -31,7 +31,11 @@ ROLES: Mapping[str, str] = MappingProxyType(
     }
 )
 LOOKERS_ON: Mapping[str, str] = MappingProxyType(
-    {"auditor": "ops.audit.role:main", "sealer": "ops.evidence.sealer:main"}
+    {
+        "auditor": "ops.audit.role:main",
+        "sealer": "ops.evidence.sealer:main",
+        "console": "ops.console.server:main",
+    }
 )
 """They change nothing in the trade. `up` starts them; the demo and the faults, which judge the log themselves, do without."""
 

@@ -87,10 +87,11 @@ def prepare(ready: Settings, progress: Progress) -> None:
 def _with_free_ports(wanted: Settings) -> Settings:
     """The default addresses where nobody listens yet, else others; addresses from the environment are obeyed."""
     api = _free_address(wanted.api) if wanted.api == settings.API else wanted.api
+    console = _free_address(wanted.console) if wanted.console == settings.CONSOLE else wanted.console
     provider = wanted.provider
     if provider == settings.PROVIDER:
         provider = f"http://{_free_address(urlsplit(provider).netloc)}"
-    return replace(wanted, api=api, provider=provider)
+    return replace(wanted, api=api, console=console, provider=provider)
 
 
 def _free_address(address: str) -> str:

@@ -11,11 +11,12 @@ from ops.local_stack import SERVERS, Addresses
 REPOSITORY = Path(__file__).parent.parent
 API = "127.0.0.1:18080"
 PROVIDER = "http://127.0.0.1:18081"
+CONSOLE = "127.0.0.1:18082"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One Daybook. `kafka`, `cassandra`, `redis` and `api` are host:port, `provider` is a URL.
+    """One Daybook. `kafka`, `cassandra`, `redis`, `api` and `console` are host:port, `provider` is a URL.
 
     A server that the environment does not name is empty here until the local stack has started it.
     """
@@ -29,6 +30,7 @@ class Settings:
     keyspace: str
     topic_prefix: str
     partitions: int
+    console: str = CONSOLE
 
     @property
     def stack(self) -> Path:
@@ -72,6 +74,7 @@ class Settings:
             "DAYBOOK_REDIS": self.redis,
             "DAYBOOK_API": self.api,
             "DAYBOOK_PROVIDER": self.provider,
+            "DAYBOOK_CONSOLE": self.console,
             "DAYBOOK_JWKS": str(self.jwks),
             "DAYBOOK_WEBHOOKS": f"http://{self.api}/v1/webhooks/payments",
             "DAYBOOK_WEBHOOK_SECRETS": str(self.webhook_secrets),
@@ -104,6 +107,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         keyspace=environ.get("DAYBOOK_KEYSPACE") or "daybook",
         topic_prefix=environ.get("DAYBOOK_TOPIC_PREFIX") or "daybook",
         partitions=int(environ.get("DAYBOOK_PARTITIONS") or 2),
+        console=environ.get("DAYBOOK_CONSOLE") or CONSOLE,
     )
 
 

@@ -109,7 +109,7 @@ def _role_row(settings: Settings, role: RoleState, costs: Costs) -> Row:
 def role_address(settings: Settings, role: str) -> str:
     """Where a role listens, as host:port, if it does."""
     provider = settings.provider.removeprefix("http://").rstrip("/")
-    return {"api": settings.api, "sandbox": provider}.get(role, "")
+    return {"api": settings.api, "sandbox": provider, "console": settings.console}.get(role, "")
 
 
 def role_health(settings: Settings, role: RoleState, now: float) -> str:

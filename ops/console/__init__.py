@@ -1,0 +1,1 @@
+"""The console: pages for auditors, merchants and operators, rendered here, over the views, the log and the verifier."""
