@@ -198,6 +198,7 @@ def _checked_out(cart: OpenCart, command: CheckOutCart) -> CartCheckedOut:
         sum(item.quantity * item.unit_price for item in cart.items),
         cart.currency,
         command.token,
+        command.contact,
     )
 
 

@@ -38,6 +38,7 @@ from schemas.order import (
     CancelOrder,
     ConfirmedOrder,
     EndedOrder,
+    EraseOrderContact,
     ExpireOrder,
     Order,
     OrderCancelled,
@@ -51,6 +52,7 @@ from schemas.order import (
     OrderCompleted,
     OrderConfirmationRepeated,
     OrderConfirmed,
+    OrderContactErased,
     OrderEvent,
     OrderLinesAllocated,
     OrderLinesRefused,
@@ -98,7 +100,7 @@ Step: TypeAlias = tuple[str, str, str, str, tuple[Line, ...], int, str]
 Return: TypeAlias = tuple[str, str, str, str, tuple[Line, ...], int, str, str, str, str, Micros]
 """How a step begins that asks for what an ended order is owed: the same, held, money, cart, remind_at."""
 
-Asked: TypeAlias = CancelOrder | ShipOrder | ExpireOrder | RemindOrder
+Asked: TypeAlias = CancelOrder | ShipOrder | ExpireOrder | RemindOrder | EraseOrderContact
 Heard: TypeAlias = (
     RecordStockAnswer
     | RecordPaymentAnswer
@@ -162,6 +164,8 @@ def _tell(story: Story, command: Asked | Heard) -> Rejection | None:
             _expire(story)
         case RemindOrder():
             _remind(story)
+        case EraseOrderContact():
+            _erase_contact(story)
         case _:
             _hear(story, command)
     return None
@@ -190,7 +194,9 @@ def _hear(story: Story, command: Heard) -> None:
 
 
 def _may(command: OrderCommand, order: Order, context: Context) -> bool:
-    """A customer may cancel what is theirs, and ships nothing."""
+    """A customer may cancel what is theirs, and ships nothing; a person is forgotten by an operator alone."""
+    if isinstance(command, EraseOrderContact):
+        return context.actor_kind == "operator"
     if context.actor_kind in STEWARDS:
         return True
     is_theirs = context.actor_kind == "customer" and context.actor_id == order.owner
@@ -211,6 +217,7 @@ def _place(state: Snapshot, command: PlaceOrder, context: Context) -> Sequence[O
         command.currency,
         command.token,
         Micros(context.now + FLIGHT_LIMIT),
+        command.contact,
     )
     story = Story(state, placed(event), context)
     story.events.append(event)
@@ -472,6 +479,14 @@ def _ask_back_again(story: Story, order: EndedOrder) -> None:
     step = story.step(where(order.claims, OWED))
     owed = (order.held, money_owed(order), order.cart, story.in_(REMINDER_INTERVAL))
     story.tell(OrderReturnRequested(*step, *owed, order.attempt + 1))
+
+
+# Forgotten, in whatever state.
+
+
+def _erase_contact(story: Story) -> None:
+    if story.order.has_contact:
+        story.tell(OrderContactErased(story.order.order_id))
 
 
 DECIDER = Decider("order", decide, evolve, deadline=deadline)

@@ -24,6 +24,7 @@ from schemas.order import (
     OrderCompleted,
     OrderConfirmationRepeated,
     OrderConfirmed,
+    OrderContactErased,
     OrderEvent,
     OrderLines,
     OrderLinesAllocated,
@@ -143,12 +144,10 @@ def after(order: Order, event: OrderEvent) -> Order:
             return _ended(living(order), event, "rejected")
         case OrderCancelled():
             return _ended(living(order), event, "cancelled")
-        case OrderReturnRequested():
-            ended = expected(order, EndedOrder)
-            return replace(ended, attempt=event.attempt, remind_at=event.remind_at)
-        case OrderSettled():
-            ended = expected(order, EndedOrder)
-            return SettledOrder(ended.order_id, ended.owner, ended.ending)
+        case OrderReturnRequested() | OrderSettled():
+            return _after_the_end(expected(order, EndedOrder), event)
+        case OrderContactErased():
+            return replace(order, has_contact=False)
         case OrderCartClosed():
             return _cart_closed(order)
         case _:
@@ -225,6 +224,7 @@ def placed(event: OrderPlaced) -> PlacedOrder:
         "none",
         event.token,
         event.expires_at,
+        event.contact is not None,
     )
 
 
@@ -235,17 +235,23 @@ def _common(o: LivingOrder) -> Common:
 
 def _confirmed(order: LivingOrder, event: OrderConfirmed) -> ConfirmedOrder:
     parcels = "-" * len(order.claims)
-    return ConfirmedOrder(*_common(order), parcels, "complete", 0, 1, 1, event.remind_at)
+    return ConfirmedOrder(*_common(order), parcels, "complete", 0, 1, 1, event.remind_at, order.has_contact)
 
 
 def _ended(order: LivingOrder, event: OrderRejected | OrderCancelled, ending: Ending) -> EndedOrder:
-    return EndedOrder(*_common(order), ending, event.held, event.cart, 1, event.remind_at)
+    return EndedOrder(*_common(order), ending, event.held, event.cart, 1, event.remind_at, order.has_contact)
 
 
 def _completed(order: ConfirmedOrder, event: OrderCompleted) -> EndedOrder:
     """All of its claims were shipped: none is owed."""
-    ended = EndedOrder(*_common(order), "completed", "allocated", order.cart, 1, event.remind_at)
-    return replace(ended, claims="-" * len(order.claims))
+    owed = "completed", "allocated", order.cart, 1, event.remind_at
+    return replace(EndedOrder(*_common(order), *owed, order.has_contact), claims="-" * len(order.claims))
+
+
+def _after_the_end(order: EndedOrder, event: OrderReturnRequested | OrderSettled) -> Order:
+    if isinstance(event, OrderSettled):
+        return SettledOrder(order.order_id, order.owner, order.ending, order.has_contact)
+    return replace(order, attempt=event.attempt, remind_at=event.remind_at)
 
 
 def _cart_closed(order: Order) -> Order:

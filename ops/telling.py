@@ -1,6 +1,6 @@
 """A message told to people and programs: as a line of JSON, or as a row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, TypeAlias, get_type_hints
@@ -10,6 +10,7 @@ import orjson
 from ops.instants import moment, told
 from projections.view import Recorded
 from schemas.meta import EventMeta, Micros
+from schemas.personal import VEILED, Personal
 
 Line: TypeAlias = Callable[[Recorded], bytes]
 _SHOWN = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -43,10 +44,10 @@ def as_row(record: Recorded) -> bytes:
 
 
 def fields_of(record: Any) -> str:
-    """The fields of a dataclass in a line: instants as text, of a list only how long it is."""
+    """The fields of a dataclass in a line: instants as text, of a list only how long it is, what is personal veiled."""
     instants = instants_of(record.__class__)
     return " ".join(
-        f"{name}={_word(value, is_instant=name in instants)}" for name, value in vars(record).items()
+        f"{name}={_word(value, is_instant=name in instants)}" for name, value in _veiled(record).items()
     )
 
 
@@ -56,17 +57,31 @@ def instants_of(cls: type) -> frozenset[str]:
     return frozenset(name for name, hint in get_type_hints(cls).items() if hint in (Micros, Micros | None))
 
 
+@cache
+def _veils_of(cls: type) -> dict[str, str]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {name: VEILED for name, hint in hints.items() if hint == Personal}
+
+
+def _veiled(record: Any) -> dict[str, Any]:
+    """The fields, without what speaks of a person: not even its ciphertext is of use to who reads this."""
+    own: dict[str, Any] = vars(record)
+    return own | veils if (veils := _veils_of(type(record))) else own
+
+
 def _word(value: Any, *, is_instant: bool) -> str:
     if is_instant and value is not None:
         return told(value)
+    if is_dataclass(value):
+        return f"({fields_of(value)})"
     return f"({len(value)})" if isinstance(value, tuple) else str(value)
 
 
 def _json(value: Any) -> Any:
     """What JSON has no word for."""
     if is_dataclass(value) and not isinstance(value, type):
-        shown: Mapping[str, Any] = vars(value)
-        return shown | {  # type: ignore[operator]  # a dataclass's `__dict__` is a dict
+        shown = _veiled(value)
+        return shown | {
             name: moment(shown[name]) for name in instants_of(type(value)) if shown[name] is not None
         }
     if isinstance(value, bytes):

@@ -1,6 +1,7 @@
 """The order as its owner and the merchant see it, with what was paid and what was shipped; a customer's orders."""
 
-from collections.abc import Iterable, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from schemas.order import (
     OrderClaimsOrphaned,
     OrderCompleted,
     OrderConfirmed,
+    OrderContactErased,
     OrderEvent,
     OrderLinesAllocated,
     OrderLinesRefused,
@@ -37,6 +39,7 @@ from schemas.order import (
     OrderShipped,
     OrderStockSecured,
 )
+from schemas.personal import SealedContact
 from schemas.values import Position
 
 
@@ -46,8 +49,9 @@ class Order:
 
     payment_status: none, pending, authorized, declined, captured, capture_failed, returning, returned.
     fulfilment_status: none (no goods), reserving, reserved, allocated, requested, shipped, refused, returning,
-    returned. `refused` are the lines last refused, as JSON. The lines themselves are no part of the fold: they
-    are written once, and nothing that happens later changes them.
+    returned. `refused` are the lines last refused, as JSON; `contact` is a SealedContact as JSON, empty where none was
+    given or where it is `erased`. The lines themselves are no part of the fold: they are written once, and nothing
+    that happens later changes them.
     """
 
     order_id: str
@@ -67,6 +71,8 @@ class Order:
     stocked_count: int
     allocated_count: int
     refused: str
+    contact: str
+    erased: bool
     version: int
 
 
@@ -77,7 +83,7 @@ def evolve(order: Order | None, event: Decoded[EventMeta]) -> Order:
         return _placed(body, event.meta)
     if not isinstance(body, OrderMessage):
         raise UnexpectedFact(f"{type(body).__name__} is no event of an order")
-    order = _with_lines(existing(order), body)
+    order = _with_details(existing(order), body)
     status, reason = _status(order, body)
     return replace(
         order,
@@ -91,12 +97,14 @@ def evolve(order: Order | None, event: Decoded[EventMeta]) -> Order:
     )
 
 
-def _with_lines(order: Order, body: OrderEvent) -> Order:
+def _with_details(order: Order, body: OrderEvent) -> Order:
     match body:
         case OrderLinesRefused() | OrderShipmentRefused():
             return replace(order, refused=_json_of(body.lines))
         case OrderLinesAllocated():
             return replace(order, allocated_count=order.allocated_count + len(body.lines))
+        case OrderContactErased():
+            return replace(order, contact="", erased=True)
         case _:
             return order
 
@@ -182,8 +190,24 @@ def _placed(placed: OrderPlaced, meta: EventMeta) -> Order:
         stocked_count=stocked,
         allocated_count=0,
         refused="[]",
+        contact=sealed_as_json(placed.contact) if placed.contact else "",
+        erased=False,
         version=meta.version,
     )
+
+
+def sealed_as_json(sealed: SealedContact) -> str:
+    return orjson.dumps(sealed, _base64, orjson.OPT_PASSTHROUGH_DATACLASS).decode()
+
+
+def _base64(value: object) -> object:
+    return b64encode(value).decode() if isinstance(value, bytes) else vars(value)
+
+
+def sealed_of(told: Mapping[str, str]) -> SealedContact:
+    """The contact as it was written into an order's row."""
+    name, email, address = (b64decode(told[part]) for part in ("name", "email", "address"))
+    return SealedContact(told["key_id"], name, email, address)
 
 
 def _without_claims(status: str) -> str:
@@ -206,8 +230,9 @@ _LIST_KEY = ("owner", "placed_at", "order_id")
 _STATUS = ("status", "reason", "payment_status", "fulfilment_status")
 _WHOSE = ("cart_id", "owner", "payment_id", "amount", "currency", "placed_at", "changed_at")
 _COUNTS = ("settled", "line_count", "stocked_count", "allocated_count", "refused")
+_CONTACT = ("contact", "erased")
 
-ORDER = Insert("orders", _KEY, ("version", *_WHOSE, *_STATUS, *_COUNTS), partition=1)
+ORDER = Insert("orders", _KEY, ("version", *_WHOSE, *_STATUS, *_COUNTS, *_CONTACT), partition=1)
 LINES = Insert("orders", _KEY, ("lines",), partition=1)
 LISTED = Insert(
     "customer_orders", _LIST_KEY, ("version", *_STATUS, "amount", "currency", "line_count"), partition=1
@@ -227,7 +252,7 @@ def rows(folded: Folded) -> Iterable[Row]:
 
 VIEW = CassandraView(
     name="order",
-    version=1,
+    version=2,
     kind="order",
     aggregates=("order",),
     evolve=evolve,
@@ -240,6 +265,7 @@ VIEW = CassandraView(
 
 
 async def by_id(reader: CassandraReader, order_id: str, after: Sequence[Position] = ()) -> Served | None:
+    """The order; its contact is null or a SealedContact, its bytes in base64."""
     await reader.caught_up(after, VIEW)
     found = await reader.select(VIEW, "SELECT * FROM orders_{g} WHERE order_id = ?", (order_id,))
     if not found or found[0]["version"] is None:  # only its lines: it is being written this moment
@@ -248,6 +274,7 @@ async def by_id(reader: CassandraReader, order_id: str, after: Sequence[Position
     del order["allocated_count"]
     for name in ("lines", "refused"):
         order[name] = orjson.Fragment(order[name])
+    order["contact"] = orjson.Fragment(order["contact"]) if order["contact"] else None
     return Served(orjson.dumps(order), order["version"])
 
 

@@ -13,6 +13,7 @@ from fastavro.schema import to_parsing_canonical_form
 
 from schemas.language import META_OF, STATES
 from schemas.meta import Micros
+from schemas.personal import PERSONAL, Personal
 
 NAMESPACE = "daybook"
 AVSC = Path(__file__).parent / "avsc"
@@ -28,6 +29,7 @@ _PRIMITIVES: dict[object, Schema] = {
     bool: "boolean",
     bytes: "bytes",
     Micros: {"type": "long", "logicalType": "timestamp-micros"},
+    Personal: "bytes",
 }
 
 
@@ -94,13 +96,15 @@ def without_logical_types(schema: Schema) -> Schema:
 
 def _record(cls: type, named: set[type]) -> dict[str, Any]:
     named.add(cls)
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     return {
         "type": "record",
         "name": cls.__name__,
         "namespace": NAMESPACE,
         "fields": [
-            {"name": f.name, "type": _type(hints[f.name], named)} | _default(f, hints[f.name])
+            {"name": f.name, "type": _type(hints[f.name], named)}
+            | _default(f, hints[f.name])
+            | _marks(hints[f.name])
             for f in fields(cls)
         ],
     }
@@ -113,6 +117,11 @@ def _default(field: Field[Any], hint: object) -> dict[str, Any]:
     if field.default is MISSING:
         return {}
     return {"default": list(field.default) if isinstance(field.default, tuple) else field.default}
+
+
+def _marks(hint: object) -> dict[str, Any]:
+    """Properties that Avro does not know, for whoever handles what people may want to have forgotten."""
+    return {PERSONAL: True} if hint == Personal else {}
 
 
 def _is_optional(hint: object) -> bool:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, get_args, get_origin, get_type_hints
 
 from schemas.meta import Micros
+from schemas.personal import Personal
 
 INSTANTS_MAX = 1_024
 """Instants that are remembered with their encoding; beyond it all are forgotten at once."""
@@ -78,15 +79,18 @@ def _block(value: bytes, at: int) -> tuple[int, int]:
     return number, at
 
 
+_BYTES = (
+    "if not (n := step[value[at]]): at, n = span(value, at)",
+    "{to} = value[at + 1 : (at := at + n)]",
+)
+
 PLAIN: dict[object, tuple[str, ...]] = {
     str: (
         "if not (n := step[value[at]]): at, n = span(value, at)",
         "{to} = value[at + 1 : (at := at + n)].decode()",
     ),
-    bytes: (
-        "if not (n := step[value[at]]): at, n = span(value, at)",
-        "{to} = value[at + 1 : (at := at + n)]",
-    ),
+    bytes: _BYTES,
+    Personal: _BYTES,
     int: (
         "{to} = short[value[at]]",
         "at += 1",
@@ -149,7 +153,7 @@ class Compiler:
         return self._function("value", [*lines, "return whole"])  # type: ignore[no-any-return]
 
     def _record(self, cls: type, to: str) -> list[str]:
-        hints = get_type_hints(cls)
+        hints = get_type_hints(cls, include_extras=True)
         variables = {field.name: self._fresh() for field in fields(cls)}
         lines = [line for name, variable in variables.items() for line in self._value(hints[name], variable)]
         return lines + self._made(cls, to, variables)

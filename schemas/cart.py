@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 from schemas.frozen import frozen
 from schemas.meta import DAY, Micros, derived_id
+from schemas.personal import SealedContact
 from schemas.values import PricedLine
 
 CART_LIMIT = 30 * DAY
@@ -73,6 +74,7 @@ class ClearCart(CartMessage):
 @frozen
 class CheckOutCart(CartMessage):
     token: str
+    contact: SealedContact | None = None
 
 
 @frozen
@@ -141,6 +143,7 @@ class CartCheckedOut(CartMessage):
     amount: int
     currency: str
     token: str
+    contact: SealedContact | None = None
 
 
 @frozen

@@ -4,6 +4,7 @@ from typing import Literal, TypeAlias
 
 from schemas.frozen import frozen
 from schemas.meta import SECOND, Micros, derived_id
+from schemas.personal import SealedContact
 from schemas.values import Line, PricedLine, RefusedLine
 
 FLIGHT_LIMIT = 60 * SECOND
@@ -57,6 +58,7 @@ class PlaceOrder(OrderMessage):
     amount: int
     currency: str
     token: str
+    contact: SealedContact | None = None
 
 
 @frozen
@@ -154,6 +156,11 @@ class ShipOrder(OrderMessage):
     pass
 
 
+@frozen
+class EraseOrderContact(OrderMessage):
+    """Sent by an operator when the customer's key is destroyed."""
+
+
 # Events. Those that trigger a step carry all that the step needs.
 
 
@@ -179,6 +186,7 @@ class OrderPlaced(OrderMessage):
     currency: str
     token: str
     expires_at: Micros
+    contact: SealedContact | None = None
 
 
 @frozen
@@ -351,6 +359,11 @@ class OrderSettled(OrderMessage):
     """The order has ended, and nothing is owed any more."""
 
 
+@frozen
+class OrderContactErased(OrderMessage):
+    """The customer's key is destroyed: the contact that the order was placed with cannot be read any more."""
+
+
 OrderCommand: TypeAlias = (
     PlaceOrder
     | RecordStockAnswer
@@ -365,6 +378,7 @@ OrderCommand: TypeAlias = (
     | ExpireOrder
     | RemindOrder
     | ShipOrder
+    | EraseOrderContact
 )
 OrderEvent: TypeAlias = (
     OrderPlaced
@@ -393,6 +407,7 @@ OrderEvent: TypeAlias = (
     | OrderReturnRequested
     | OrderCompleted
     | OrderSettled
+    | OrderContactErased
 )
 
 
@@ -417,7 +432,10 @@ class OrderLines:
 
 @frozen
 class _LivingOrder:
-    """`claims` has one `Claim` for each line, in order; `lines` are the stocked, unless they lie apart."""
+    """`claims` has one `Claim` for each line, in order; `lines` are the stocked, unless they lie apart.
+
+    Every state says at its end whether the order has a contact that is not erased.
+    """
 
     order_id: str
     cart_id: str
@@ -437,6 +455,7 @@ class _LivingOrder:
 class PlacedOrder(_LivingOrder):
     token: str
     expires_at: Micros
+    has_contact: bool = False
 
 
 @frozen
@@ -449,6 +468,7 @@ class ConfirmedOrder(_LivingOrder):
     captures: int
     attempt: int
     remind_at: Micros
+    has_contact: bool = False
 
 
 @frozen
@@ -460,6 +480,7 @@ class EndedOrder(_LivingOrder):
     cart: str
     attempt: int
     remind_at: Micros
+    has_contact: bool = False
 
 
 @frozen
@@ -467,6 +488,7 @@ class SettledOrder:
     order_id: str
     owner: str
     ending: str
+    has_contact: bool = False
 
 
 Order: TypeAlias = PlacedOrder | ConfirmedOrder | EndedOrder | SettledOrder

@@ -7,10 +7,12 @@ from itertools import chain, groupby
 from typing import Any, TypeAlias, get_type_hints
 
 from schemas.avro_reader import PLAIN, Compiler
+from schemas.personal import VEILED, Personal
 
 Row: TypeAlias = tuple[Any, ...]
 """The fields of `meta`, then the message's own. A text is its UTF-8 bytes, which nobody has looked at yet; a record is
 a tuple of its fields, a list one of its items.
+What is personal is veiled.
 """
 
 ReadRows: TypeAlias = Callable[[Sequence[bytes], list[Row]], None]
@@ -25,7 +27,7 @@ def compile_rows(message: type, meta: type, begin: int) -> ReadRows:
 
 class _RowCompiler(Compiler):
     # To decode a text costs as much as to read it; who makes columns checks and copies the bytes at once.
-    plain = PLAIN | {str: PLAIN[bytes]}
+    plain = PLAIN | {str: PLAIN[bytes], Personal: (*PLAIN[bytes], f"{{to}} = {VEILED.encode()!r}")}
 
     def rows(self, message: type, meta: type, begin: int) -> ReadRows:
         told, own = self._fields(meta), self._fields(message)
@@ -41,7 +43,7 @@ class _RowCompiler(Compiler):
 
     def _fields(self, cls: type) -> list[tuple[str, Any]]:
         """A variable for each field, and its type."""
-        hints = get_type_hints(cls)
+        hints = get_type_hints(cls, include_extras=True)
         return [(self._fresh(), hints[field.name]) for field in fields(cls)]
 
     def _read_meta(self, told: list[tuple[str, Any]]) -> list[str]:

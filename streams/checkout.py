@@ -70,8 +70,8 @@ def _go_on(event: Event, asking: Asking, topics: Topics) -> list[Asked]:
 
 
 def _place(event: CartCheckedOut, asking: Asking) -> Asked:
-    lines, total = event.lines, (event.amount, event.currency)
-    return asking.order(PlaceOrder(event.order_id, event.cart_id, event.owner, lines, *total, event.token))
+    whose, total = (event.order_id, event.cart_id, event.owner), (event.amount, event.currency)
+    return asking.order(PlaceOrder(*whose, event.lines, *total, event.token, event.contact))
 
 
 def _reserve(event: OrderPlaced, until: Micros, asking: Asking, topics: Topics) -> list[Asked]:

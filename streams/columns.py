@@ -15,6 +15,7 @@ from schemas.avro_reader import MALFORMED
 from schemas.codec import HEADER_BYTES
 from schemas.language import META_OF
 from schemas.meta import Micros
+from schemas.personal import Personal
 from schemas.row_reader import Row, compile_rows
 from streams.replay import Replay, ReplayFailed, Stored, clocks_of
 
@@ -29,6 +30,7 @@ _TYPES: dict[object, Any] = {
     bool: pa.bool_(),
     bytes: pa.binary(),
     Micros: pa.timestamp("us", "UTC"),
+    Personal: pa.string(),  # veiled
 }
 
 
@@ -36,7 +38,7 @@ _TYPES: dict[object, Any] = {
 def arrow_schema(message: type) -> Any:
     """topic, partition, offset; the fields of the message's `meta`; its own."""
     described = [
-        pa.field(field.name, *_type(get_type_hints(cls)[field.name]))
+        pa.field(field.name, *_type(get_type_hints(cls, include_extras=True)[field.name]))
         for cls in (META_OF[message], message)
         for field in fields(cls)
     ]
@@ -50,7 +52,7 @@ def _type(hint: Any) -> tuple[Any, bool]:
     if get_origin(hint) is tuple:
         return pa.list_(pa.field("item", *_type(get_args(hint)[0]))), False
     if is_dataclass(hint) and isinstance(hint, type):
-        hints = get_type_hints(hint)
+        hints = get_type_hints(hint, include_extras=True)
         return pa.struct([pa.field(f.name, *_type(hints[f.name])) for f in fields(hint)]), False
     (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
     return _type(inner)[0], True

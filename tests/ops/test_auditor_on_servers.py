@@ -84,8 +84,8 @@ def break_cassandra(ours: Settings) -> str:
     cluster = CassandraSettings((ours.cassandra,), ours.keyspace, timeout_s=20).cluster()
     try:
         session = cluster.connect(ours.keyspace)
-        (row, *_) = session.execute("SELECT order_id FROM orders_v1_g1")
-        session.execute("UPDATE orders_v1_g1 SET amount = 1 WHERE order_id = %s", (row["order_id"],))
+        (row, *_) = session.execute("SELECT order_id FROM orders_v2_g1")
+        session.execute("UPDATE orders_v2_g1 SET amount = 1 WHERE order_id = %s", (row["order_id"],))
         return str(row["order_id"])
     finally:
         cluster.shutdown()

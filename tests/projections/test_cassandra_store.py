@@ -72,9 +72,9 @@ async def test_a_planted_wrong_missing_or_extra_row_is_named(emptied: CassandraS
     placed_at = next(m.meta.occurred_at for m in story.messages if m.meta.stream == "order/O2")
     gone = f"owner = 'anna' AND placed_at = {placed_at} AND order_id = 'O2'"
     for cql in (
-        "UPDATE orders_v1_g1 USING TIMESTAMP 99 SET status = 'completed' WHERE order_id = 'O1'",
-        f"DELETE FROM customer_orders_v1_g1 WHERE {gone}",
-        "INSERT INTO orders_v1_g1 (order_id, version, lines) VALUES ('O99', 1, '[]')",
+        "UPDATE orders_v2_g1 USING TIMESTAMP 99 SET status = 'completed' WHERE order_id = 'O1'",
+        f"DELETE FROM customer_orders_v2_g1 WHERE {gone}",
+        "INSERT INTO orders_v2_g1 (order_id, version, lines) VALUES ('O99', 1, '[]')",
     ):
         await emptied._connection.execute(cql)
     found = await against(emptied, order.VIEW, story)
@@ -128,8 +128,8 @@ async def test_a_crash_between_rows_and_their_document_is_made_good(
     story = a_month()
     await deliver(emptied, story)
     for cql in (
-        "DELETE FROM orders_v1_g1 USING TIMESTAMP 0 WHERE order_id = 'O1'",
-        "TRUNCATE orders_v1_g1",
+        "DELETE FROM orders_v2_g1 USING TIMESTAMP 0 WHERE order_id = 'O1'",
+        "TRUNCATE orders_v2_g1",
         "TRUNCATE stock_heads_v2_g1",
         "TRUNCATE view_positions",
     ):
