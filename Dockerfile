@@ -14,7 +14,7 @@ COPY api api
 COPY ops ops
 
 RUN useradd --system daybook \
-    && install -d -o daybook .daybook .daybook/run .daybook/state .daybook/keys
+    && install -d -o daybook .daybook .daybook/run .daybook/state .daybook/keys .daybook/personal
 USER daybook
 ENV PYTHONPATH=/daybook PYTHONUNBUFFERED=1
 

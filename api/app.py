@@ -10,6 +10,8 @@ from api import cart, catalog, commands, console, explanations, health, inventor
 from api.documented import describe
 from api.intake import Intake
 from api.limits import BodyLimit, RequestLimit
+from api.personal import Vault
+from api.personal_keys import PersonalKeys
 from api.readings import Views
 from api.role_status import RoleStatus
 from api.security import Keys, Verifier
@@ -33,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
         views = app.state.views = views_of(settings)
         keys = Keys(settings.jwks)
         app.state.verifier = Verifier(keys)
+        vault = app.state.vault = Vault(PersonalKeys(settings.personal, settings.personal_key))
         app.state.webhooks = WebhookVerifier(Secrets(settings.webhook_secrets))
         app.state.health = health.Health(intake, views, keys)
         intake.start()
@@ -43,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
             await status
         await intake.stop()
         await views.close()
+        await vault.close()
 
     app = FastAPI(
         title="Daybook",

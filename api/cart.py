@@ -1,6 +1,7 @@
 """Carts: what a customer means to buy, until it becomes an order."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,10 +12,12 @@ from api.answers import answered, is_new
 from api.commands import was_decided
 from api.documented import reading, writing
 from api.errands import Errand, ErrandOf
+from api.personal import vault_of
 from api.problems import UnknownProductError
 from api.readings import OwnReading, ReadingOf, Views
 from api.shapes import VISIBLE_ASCII, Body, Currency, Id, Quantity, Sku, SkuInPath
 from projections import cart, product
+from projections.order import sealed_as_json
 from schemas.cart import (
     AddItemsToCart,
     CartItem,
@@ -59,6 +62,12 @@ EXAMPLE = {
 }
 
 
+_ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+_LINES = r"^[^\x00-\x09\x0b-\x1f\x7f]+$"
+_EMAIL = r"^[^\x00-\x20\x7f@]+@[^\x00-\x20\x7f@]+$"
+"""No more is asked of an address than that mail could be sent to it."""
+
+
 class NewCart(Body):
     currency: Currency = "GBP"
 
@@ -74,8 +83,19 @@ class ItemQuantity(Body):
     quantity: Quantity
 
 
+class Contact(Body):
+    """Who orders, and where to reach them. It is encrypted before it goes anywhere, and erased on demand."""
+
+    name: Annotated[str, Field(pattern=_ONE_LINE, max_length=200, repr=False, examples=["Ada Example"])]
+    email: Annotated[str, Field(pattern=_EMAIL, max_length=320, repr=False, examples=["ada@example.test"])]
+    address: Annotated[
+        str, Field(pattern=_LINES, max_length=500, repr=False, examples=["1 Sample Street\nExampleton"])
+    ]
+
+
 class Checkout(Body):
     payment_token: Annotated[str, Field(pattern=VISIBLE_ASCII, max_length=200, examples=["tok_ok"])]
+    contact: Contact | None = None
 
 
 Items = Annotated[list[Item], FromBody(min_length=1, max_length=LINES_MAX)]
@@ -147,13 +167,23 @@ async def clear_cart(cart_id: Id, errand: Customers) -> Response:
 
 
 @routes.post("/{cart_id}/checkout", **writing(created=True, order_id=ORDER_ID, cart_id=CART_ID))
-async def check_out(cart_id: Id, body: Checkout, errand: Customers) -> Response:
+async def check_out(cart_id: Id, body: Checkout, errand: Customers, request: Request) -> Response:
     """Place the order. Asked again, a cart that is checked out answers with the order it has become."""
-    decided = await errand.send("cart", cart_id, CheckOutCart(cart_id, body.payment_token), body)
+    command = CheckOutCart(cart_id, body.payment_token)
+    if body.contact:
+        who, said = errand.principal.subject, body.contact.model_dump()
+        command = replace(command, contact=await vault_of(request).seal(who, command.stream, said))
+    decided = await errand.send("cart", cart_id, command, _said(command))
     order_id = _order_of(decided)
     created = decided is not None and decided.status != ALREADY
     location = f"/v1/orders/{order_id}"
     return answered(errand, decided, created=created, location=location, cart_id=cart_id, order_id=order_id)
+
+
+def _said(command: CheckOutCart) -> dict[str, str]:
+    """As the fingerprint has it: of a contact the ciphertext, since a hash of the text could be guessed at for ever."""
+    said = {"payment_token": command.token}
+    return said | {"contact": sealed_as_json(command.contact)} if command.contact else said
 
 
 def _order_of(decided: Decided | None) -> str:

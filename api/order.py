@@ -1,17 +1,22 @@
 """Orders: what became of a checkout."""
 
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from api.answers import answered
 from api.documented import reading, writing
 from api.errands import Errand, ErrandOf
+from api.personal import Vault, vault_of
 from api.problems import NotFoundError
 from api.readings import OwnReading, ReadingOf
 from api.shapes import Body, Cursor, Id, Limit, Nothing, Subject
 from projections import order
+from projections.view import Served
+from schemas.cart import cart_stream
 from schemas.order import CancelOrder, ShipOrder
 
 routes = APIRouter(prefix="/v1", tags=["order"])
@@ -43,6 +48,8 @@ EXAMPLE = {
     "stocked_count": 1,
     "refused": [],
     "lines": [{"line": 1, "sku": "85123A", "quantity": 6, "unit_price": 255}],
+    "contact": None,
+    "erased": False,
 }
 
 
@@ -51,9 +58,21 @@ class Cancellation(Body):
 
 
 @routes.get("/orders/{order_id}", **reading(EXAMPLE))
-async def read_order(order_id: Id, asked: Readers) -> Response:
-    """The order with its lines, its money and its goods."""
-    return asked.shown(asked.of_owner(await order.by_id(asked.cassandra, order_id, asked.after)))
+async def read_order(order_id: Id, asked: Readers, request: Request) -> Response:
+    """The order with its lines, its money and its goods. Its contact is null if none was given, or if it is `erased`."""
+    found = asked.of_owner(await order.by_id(asked.cassandra, order_id, asked.after))
+    return asked.shown(found and await _opened(found, vault_of(request)))
+
+
+async def _opened(found: Served, vault: Vault) -> Served:
+    """The order with its contact in plain text; `erased` as soon as there is no key, also before the view hears of it."""
+    shown = found.document()
+    if shown["contact"] is None:
+        return found
+    place = cart_stream(shown["cart_id"])
+    shown["contact"] = await vault.open(shown["owner"], place, order.sealed_of(shown["contact"]))
+    shown["erased"] = shown["contact"] is None
+    return replace(found, body=orjson.dumps(shown))
 
 
 @routes.get("/customers/{customer_id}/orders", **reading({"orders": [SUMMARY], "next": None}))

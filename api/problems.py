@@ -18,6 +18,7 @@ ProblemError
 │   ├── NotReadyError                nothing was sent
 │   ├── OverloadedError              nothing was sent
 │   ├── OutcomeUnknownError          it was sent, perhaps
+│   ├── KeysUnavailableError         nothing was sent
 │   ├── ViewUnavailableError
 │   └── ViewBehindError
 └── RejectedError               as the kind of the rejection says
@@ -29,11 +30,13 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
+from api.personal_keys import KeysUnusable
 from projections.cursor import BadCursor
 from projections.receipt import ForeignReceipt, NotCaughtUp
 from projections.view import StoreUnavailable
@@ -43,6 +46,8 @@ from schemas.instants import BadInstant
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 ERRORS_SHOWN_MAX = 10
+
+log = structlog.get_logger(__name__)
 
 
 class ProblemError(Exception):
@@ -152,6 +157,10 @@ class OverloadedError(UnavailableError):
 
 class OutcomeUnknownError(UnavailableError):
     """Kafka did not confirm the command: it has no effect or one. The same key may be sent again."""
+
+
+class KeysUnavailableError(UnavailableError):
+    """The keys of personal data cannot be used: nothing personal can be taken or shown. Nothing was sent."""
 
 
 class ViewUnavailableError(UnavailableError):
@@ -298,6 +307,11 @@ async def tell_store_down(request: Request, _: StoreUnavailable) -> Response:
     return as_response(request, ViewUnavailableError("The store of this view does not answer."))
 
 
+async def tell_keys_unusable(request: Request, error: KeysUnusable) -> Response:
+    log.error("keys_unusable", why=str(error))
+    return as_response(request, KeysUnavailableError("The keys of personal data cannot be used."))
+
+
 async def tell_behind(request: Request, error: NotCaughtUp) -> Response:
     missing = [str(position) for position in error.missing]
     text = f"The view has not got as far as {', '.join(missing)}."
@@ -321,6 +335,7 @@ _TELLERS: Mapping[type[Exception], Any] = {
     RequestValidationError: tell_invalid,
     HTTPException: tell_http,
     StoreUnavailable: tell_store_down,
+    KeysUnusable: tell_keys_unusable,
     NotCaughtUp: tell_behind,
     ForeignReceipt: tell_foreign,
     BadCursor: tell_bad_cursor,

@@ -12,8 +12,8 @@ LOCAL = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Settings:
-    """Addresses are host:port. `run` is where the process says how it is (None: nowhere), `console`
-    the port at which the console listens.
+    """Addresses are host:port. `personal` is where the keys of persons lie, wrapped by `personal_key`. `run` is where the
+    process says how it is (None: nowhere), `console` the port at which the console listens.
     """
 
     host: str
@@ -25,6 +25,8 @@ class Settings:
     topics: Topics
     jwks: Path
     webhook_secrets: Path
+    personal: Path
+    personal_key: Path
     run: Path | None
     console: int
 
@@ -46,6 +48,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         ),
         jwks=Path(environ.get("DAYBOOK_JWKS", home / "keys" / "jwks.json")),
         webhook_secrets=Path(environ.get("DAYBOOK_WEBHOOK_SECRETS", home / "keys" / "webhooks.secrets")),
+        personal=Path(environ.get("DAYBOOK_PERSONAL", home / "personal")),
+        personal_key=Path(environ.get("DAYBOOK_PERSONAL_KEY", home / "keys" / "personal.key")),
         run=Path(run) if run else None,
         console=int(environ.get("DAYBOOK_CONSOLE", f"{LOCAL}:18082").rpartition(":")[2]),
     )

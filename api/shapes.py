@@ -42,9 +42,9 @@ Cursor = Annotated[str, Query(max_length=1_000, description="`next` of the page 
 
 
 class Body(BaseModel):
-    """JSON says exactly what is meant: unknown fields and other types are refused."""
+    """JSON says exactly what is meant: unknown fields and other types are refused. No error repeats what was said."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class Nothing(Body):

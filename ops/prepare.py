@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 from ops.evidence.keys import ensure_key, origin_name
 from ops.local_stack import StackFailed
 from ops.settings import Settings
-from ops.tokens import ensure_keys, ensure_webhook_secret
+from ops.tokens import ensure_keys, ensure_personal_key, ensure_webhook_secret
 from projections.cassandra_store import CassandraSettings, CassandraStore
 from projections.registry import CASSANDRA_VIEWS
 from projections.view import StoreUnavailable
@@ -24,6 +24,7 @@ def prepare(settings: Settings, environ: Mapping[str, str] = os.environ) -> None
     """Raises StackFailed with the whole reason: wrong topics, or a server that does not answer."""
     ensure_keys(settings.jwks)
     ensure_webhook_secret(settings.webhook_secrets)
+    ensure_personal_key(settings.personal_key)
     ensure_key(settings.keys, "sealer", origin_name(environ))
     replicas = int(environ.get("DAYBOOK_REPLICAS") or 1)
     try:

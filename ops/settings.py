@@ -59,6 +59,15 @@ class Settings:
         """What the payment provider signs its webhooks with, and the API verifies them with: one on a line."""
         return self.keys / "webhooks.secrets"
 
+    @property
+    def personal(self) -> Path:
+        """The keys of persons; they are wrapped by `personal_key`, and are not to be copied to the same place."""
+        return self.home / "personal"
+
+    @property
+    def personal_key(self) -> Path:
+        return self.keys / "personal.key"
+
     def state(self, role: str) -> Path:
         return self.home / "state" / role
 
@@ -78,6 +87,8 @@ class Settings:
             "DAYBOOK_JWKS": str(self.jwks),
             "DAYBOOK_WEBHOOKS": f"http://{self.api}/v1/webhooks/payments",
             "DAYBOOK_WEBHOOK_SECRETS": str(self.webhook_secrets),
+            "DAYBOOK_PERSONAL": str(self.personal),
+            "DAYBOOK_PERSONAL_KEY": str(self.personal_key),
             "DAYBOOK_KEYSPACE": self.keyspace,
             "DAYBOOK_TOPIC_PREFIX": self.topic_prefix,
             "DAYBOOK_PARTITIONS": str(self.partitions),

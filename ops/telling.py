@@ -66,7 +66,7 @@ def _veils_of(cls: type) -> dict[str, str]:
 def _veiled(record: Any) -> dict[str, Any]:
     """The fields, without what speaks of a person: not even its ciphertext is of use to who reads this."""
     own: dict[str, Any] = vars(record)
-    return own | veils if (veils := _veils_of(type(record))) else own
+    return own | veils if (veils := _veils_of(record.__class__)) else own
 
 
 def _word(value: Any, *, is_instant: bool) -> str:

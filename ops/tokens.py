@@ -1,4 +1,4 @@
-"""Tokens for development: a key pair of this machine's own, bearer tokens signed with it, and a webhooks' secret."""
+"""Tokens for development: a key pair of this machine's own, bearer tokens signed with it, and other secrets beside it."""
 
 import base64
 import json
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
+from api.personal_keys import new_master
 from api.security import ALGORITHM, AUDIENCE, ISSUER, Role, is_subject
 from ops.key_files import keep_first, replace
 from ops.settings import from_environment
@@ -40,6 +41,13 @@ def ensure_webhook_secret(path: Path) -> None:
     if not path.exists():
         secret = base64.b64encode(secrets.token_bytes(WEBHOOK_SECRET_BYTES)).decode()
         keep_first(path, f"whsec_{secret}\n".encode())
+
+
+def ensure_personal_key(path: Path) -> None:
+    """Make the file (mode 600) with the master key of persons' keys, unless it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        keep_first(path, new_master())
 
 
 def issue(jwks: Path, role: Role, subject: str, *, backdate: bool = False, ttl_s: int = HOUR_S) -> str:

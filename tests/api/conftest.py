@@ -13,6 +13,8 @@ import pytest
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.personal import Vault
+from api.personal_keys import PersonalKeys
 from api.readings import Views
 from api.security import Keys, Role, Verifier
 from api.settings import from_environment
@@ -193,6 +195,8 @@ def window(app: FastAPI, tmp_path: Path) -> Window:
     tokens.ensure_keys(jwks)
     writer = Writer()
     app.state.intake, app.state.verifier, app.state.views = writer, Verifier(Keys(jwks)), None
+    tokens.ensure_personal_key(tmp_path / "keys" / "personal.key")
+    app.state.vault = Vault(PersonalKeys(tmp_path / "personal", tmp_path / "keys" / "personal.key"))
     app.state.webhooks = WebhookVerifier(Secrets(tmp_path / "webhooks.secrets"))
     return Window(app, writer, jwks)
 

@@ -12,6 +12,7 @@ from schemas.cart import CartExpired
 from schemas.codec import HEADER_BYTES, Codec
 from schemas.language import AGGREGATES, META_OF
 from schemas.meta import EventMeta
+from schemas.personal import VEILED, SealedContact
 from schemas.row_reader import compile_rows
 from tests.messages import EVENT, instances
 
@@ -54,9 +55,11 @@ def read(message: type, values: list[bytes]) -> list[Any]:
 
 
 def flat(value: Any) -> Any:
-    """As a row has it: text as bytes, records as tuples."""
+    """As a row has it: text as bytes, records as tuples, what is personal veiled."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, tuple):
         return tuple(map(flat, value))
+    if isinstance(value, SealedContact):
+        return (flat(value.key_id), *[VEILED.encode()] * 3)
     return tuple(map(flat, vars(value).values())) if hasattr(value, "__dict__") else value
