@@ -81,12 +81,10 @@ class PersonalKeys:
         """Nothing that was sealed for this person can be opened any more, once this returns; None where there is no key."""
         return self._with(lambda db, _: self._destroy(db, person))
 
-    def erased(self, person: str) -> Erasure | None:
-        """The last time that a key of this person was destroyed."""
+    def erasures_of(self, person: str) -> list[Erasure]:
+        """The keys of this person that were destroyed, the last one last."""
         whose = _digest(person)
-        return self._with(
-            lambda *_: next((e for e in reversed(_read(self.erasures)) if e.person == whose), None)
-        )
+        return self._with(lambda *_: [one for one in _read(self.erasures) if one.person == whose])
 
     def close(self) -> None:
         with self._turn:

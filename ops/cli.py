@@ -120,6 +120,11 @@ ELSEWHERE = {
         "Make one key of a view anew from the log, in its place.",
         ("heal stock 85123A/main", "heal order 0d6c1f6e-3c5c-5f0e-9d1c-2f5f7f0c9b7a"),
     ),
+    "erase": Elsewhere(
+        "ops.erase:erase",
+        "Forget a customer: name, e-mail, address, for ever.",
+        ("erase 17850", "erase 17850 --by anna"),
+    ),
     "retry": Elsewhere(
         "ops.retry:retry",
         "Release a parked stream after its cause is gone.",

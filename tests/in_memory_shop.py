@@ -20,6 +20,7 @@ from schemas.payment import (
     RecordProviderResult,
     Verb,
 )
+from schemas.personal import SealedContact
 from schemas.topics import Topics
 from schemas.values import MAIN
 from streams import saga
@@ -110,14 +111,21 @@ class Shop:
     def receive(self, sku: str, quantity: int) -> None:
         self.act("inventory", sku, ReceiveStock(MAIN, "delivery", (ReceiptLine(sku, quantity),)), "merchant")
 
-    def check_out(self, name: str, owner: str, items: Mapping[str, int], stocked: bool = True) -> str:
+    def check_out(
+        self,
+        name: str,
+        owner: str,
+        items: Mapping[str, int],
+        stocked: bool = True,
+        contact: SealedContact | None = None,
+    ) -> str:
         """A cart is filled and checked out at once; the order that it becomes."""
         cart_id = derived_id(name)
         lines = tuple(CartItem(sku, sku, q, 100, "GBP", 1, stocked) for sku, q in items.items())
         for body in (
             CreateCart(cart_id, owner, "GBP"),
             AddItemsToCart(cart_id, lines),
-            CheckOutCart(cart_id, "tok"),
+            CheckOutCart(cart_id, "tok", contact),
         ):
             self.act("cart", cart_id, body, "customer", owner)
         return order_id_of(cart_id, self.records[cart_stream(cart_id)].checkouts)

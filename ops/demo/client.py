@@ -17,6 +17,7 @@ from urllib.parse import quote
 import orjson
 import structlog
 
+from ops.demo.contacts import contact_of
 from ops.demo.frontend import Frontend, RefusedError, UnansweredError, Write, open_session
 from ops.demo.invoices import read_lines
 from ops.demo.plan import Adjustment, Order, Product, Receipt, TradePlan, plan_trade
@@ -243,9 +244,8 @@ class Trade:
         items = [{"sku": line.sku, "quantity": line.quantity} for line in order.lines]
         filled = await self._frontend.write(write(f"{cart}/items", items, cart))
         await self._frontend.read(cart, token, filled.receipt)
-        checkout = await self._frontend.write(
-            write(f"{cart}/checkout", {"payment_token": order.token}, "/orders/{order_id}")
-        )
+        body = {"payment_token": order.token, "contact": contact_of(order.customer)}
+        checkout = await self._frontend.write(write(f"{cart}/checkout", body, "/orders/{order_id}"))
         return checkout.document["order_id"], checkout.receipt
 
     async def _ship(self, order: Order, order_id: str, seen: dict[str, Any]) -> None:

@@ -45,6 +45,7 @@ from schemas.cart import (
     order_id_of,
 )
 from schemas.meta import Micros
+from schemas.personal import SealedContact
 from schemas.values import LINES_MAX, QUANTITY_MAX, Position, PricedLine
 from tests.specification import DEADLINE, SAGA, SHOP, Actor, Given, customer
 
@@ -252,6 +253,13 @@ def test_a_cart_is_checked_out_with_its_lines_numbered_and_added_up():
 
 def test_an_empty_cart_is_not_checked_out():
     given(CREATED).when(CheckOutCart(CART, "tok_ok"), ALICE).then_rejected(CartIsEmpty)
+
+
+def test_a_checkout_hands_its_contact_on_unread():
+    contact = SealedContact("key", b"n", b"e", b"a")
+    [event] = filled().when(CheckOutCart(CART, "tok_ok", contact), ALICE, NOW).events
+    assert isinstance(event, CartCheckedOut)
+    assert event.contact == contact
 
 
 @pytest.mark.parametrize("here", [checked_out, completed])

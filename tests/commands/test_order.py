@@ -1,6 +1,7 @@
 """The order's rules: the way of a checkout, facts in any order, many lines in small records."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -18,6 +19,7 @@ from schemas.order import (
     CancelOrder,
     ConfirmedOrder,
     EndedOrder,
+    EraseOrderContact,
     ExpireOrder,
     OrderCaptured,
     OrderCaptureRequested,
@@ -27,6 +29,7 @@ from schemas.order import (
     OrderCompleted,
     OrderConfirmationRepeated,
     OrderConfirmed,
+    OrderContactErased,
     OrderEvent,
     OrderLinesAllocated,
     OrderLinesRefused,
@@ -36,6 +39,7 @@ from schemas.order import (
     OrderPaymentAuthorized,
     OrderPaymentDeclined,
     OrderPaymentOrphaned,
+    OrderPlaced,
     OrderSettled,
     OrderShipmentRefused,
     OrderShipmentRequested,
@@ -56,6 +60,7 @@ from schemas.order import (
     order_lines_path,
     order_stream,
 )
+from schemas.personal import SealedContact
 from schemas.values import Line, PricedLine
 from tests.an_order import (
     ALLOCATED,
@@ -83,7 +88,7 @@ from tests.an_order import (
     rejected,
     step,
 )
-from tests.specification import DEADLINE, SAGA, SHOP, Given, customer
+from tests.specification import DEADLINE, SAGA, SHOP, Actor, Given, customer
 
 PLACE = PlaceOrder(ORDER, CART, OWNER, LINES, AMOUNT, CURRENCY, TOKEN)
 POSTAGE = PricedLine(1, "POST", "Postage", 1, 100, 1, stocked=False)
@@ -335,6 +340,43 @@ def test_a_history_that_cannot_be_says_what_is_wrong_with_it() -> None:
     settled = (*SECURED, cancelled(LAMP, reason="late"), OrderSettled(ORDER))
     with pytest.raises(BrokenInvariantError, match=r"^nothing happens to a settled order$"):
         Given(DECIDER, *settled, OrderStockSecured(*step(LAMP), TOKEN))
+
+
+CONTACT = SealedContact("key", b"n", b"e", b"a")
+FORGET, OPERATOR = EraseOrderContact(ORDER), Actor("operator", "otto")
+
+
+PLACED_BY: tuple[OrderEvent, ...] = (replace(PLACED[0], contact=CONTACT),)  # type: ignore[arg-type]  # it is the one that placed it
+IN_EVERY_STATE: dict[str, tuple[OrderEvent, ...]] = {
+    "placed": PLACED_BY,
+    "confirmed": (*PLACED_BY, *CONFIRMED[1:]),
+    "ended": (*PLACED_BY, cancelled(reason="late")),
+    "settled": (*PLACED_BY, cancelled(reason="late"), OrderSettled(ORDER)),
+    "completed": (*PLACED_BY, *CONFIRMED[1:], OrderCompleted(ORDER, REMIND_AT)),
+}
+
+
+@pytest.mark.parametrize("state", IN_EVERY_STATE)
+def test_a_contact_is_erased_once_in_whatever_state_the_order_is(state: str) -> None:
+    shop = Given(DECIDER, *IN_EVERY_STATE[state])
+    shop.when(FORGET, OPERATOR, NOW).then(OrderContactErased(ORDER))
+    shop.when(FORGET, OPERATOR, NOW).then_nothing()
+
+
+def test_an_order_is_placed_with_the_contact_it_was_asked_with() -> None:
+    placing = replace(PLACE, contact=CONTACT)
+    event = Given(DECIDER).when(placing, SAGA, NOW).events[0]
+    assert isinstance(event, OrderPlaced)
+    assert event.contact == CONTACT
+
+
+def test_where_there_is_no_contact_nothing_is_erased() -> None:
+    Given(DECIDER, *PLACED).when(FORGET, OPERATOR, NOW).then_nothing()
+
+
+@pytest.mark.parametrize("actor", [customer(OWNER), SHOP, SAGA])
+def test_only_an_operator_has_a_contact_erased(actor: Any) -> None:
+    Given(DECIDER, *PLACED_BY).when(FORGET, actor, NOW).then_rejected(UnknownOrder)
 
 
 def test_whatever_is_owed_is_asked_for_every_minute() -> None:

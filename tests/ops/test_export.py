@@ -18,6 +18,7 @@ from ops.sql import BadQuery, answer, connection_to
 from schemas.codec import Codec
 from schemas.meta import SECOND
 from schemas.order import CancelOrder, ShipOrder
+from schemas.personal import SealedContact
 from tests import generations
 from tests.in_memory_shop import Shop
 from tests.replayed import TOPICS, WrittenLog, log_of
@@ -31,8 +32,10 @@ def shop() -> Shop:
     shop = Shop()
     shop.receive("85123A", 6)
     shop.receive("22423", 40)
+    contact = SealedContact("key-of-anna", b"ANNA'S NAME", b"ANNA'S MAIL", b"ANNA'S STREET")
     orders = [
-        shop.check_out(name, "anna", {"85123A": 2, "22423": n}) for n, name in enumerate("abcd", start=1)
+        shop.check_out(name, "anna", {"85123A": 2, "22423": n}, contact=None if n == 4 else contact)
+        for n, name in enumerate("abcd", start=1)
     ]
     shop.quiesce()
     shop.act("order", orders[0], CancelOrder(orders[0], "too late"), "customer", "anna")
@@ -109,6 +112,16 @@ def test_events_are_all_there_with_their_bodies(ask: Any, log: WrittenLog):
         ("22423",),
         ("85123A",),
     ]
+
+
+def test_what_is_personal_is_veiled(ask: Any):
+    veiled = {"key_id": "key-of-anna", "name": "[personal]", "email": "[personal]", "address": "[personal]"}
+    for event in ("OrderPlaced", "CartCheckedOut"):
+        found = [row[0] for row in ask(f"select contact from {event} order by contact is null")]
+        assert found == [veiled, veiled, veiled, None]
+    bodies = ask("select cast(body as varchar) from events where body->>'contact' is not null")
+    assert len(bodies) == 6
+    assert not any("ANNA" in body for (body,) in bodies)
 
 
 def test_an_event_that_never_happened_is_a_view_without_rows(ask: Any):

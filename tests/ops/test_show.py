@@ -11,6 +11,7 @@ from ops.telling import as_json
 from schemas.cart import order_id_of
 from schemas.meta import MINUTE, SECOND, derived_id
 from schemas.order import CancelOrder, ConfirmedOrder, order_stream
+from schemas.personal import SealedContact
 from tests.in_memory_shop import START
 from tests.replayed import TOPICS, RecordingShop, WrittenLog, log_of
 
@@ -25,7 +26,8 @@ def shop() -> RecordingShop:
     shop = RecordingShop()
     shop.receive("85123A", 6)
     shop.pass_time(MINUTE)
-    order_id = shop.check_out("one", "anna", {"85123A": 2})
+    contact = SealedContact("key-of-anna", b"ANNA'S NAME", b"ANNA'S MAIL", b"ANNA'S STREET")
+    order_id = shop.check_out("one", "anna", {"85123A": 2}, contact=contact)
     shop.quiesce()
     shop.pass_time(60 * MINUTE)
     shop.quiesce()
@@ -180,3 +182,13 @@ def nodes(root: Node) -> Iterator[Node]:
 
 def asked(node: Node) -> str:
     return type(node.command.body).__name__ if node.command else "a deadline"
+
+
+def test_what_is_personal_is_veiled_in_words_and_for_programs(log: WrittenLog):
+    shown = scene(log, ORDER)
+    in_words = "\n".join(text(shown, with_steps=True)).encode()
+    for told in (in_words, as_json(document(shown))):
+        assert b"ANNA'S" not in told
+        assert b"ANNA'S".hex().encode() not in told
+        assert b"[personal]" in told
+        assert b"key-of-anna" in told

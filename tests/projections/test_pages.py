@@ -28,6 +28,7 @@ from schemas.order import (
     OrderClaimsOrphaned,
     OrderCompleted,
     OrderConfirmed,
+    OrderContactErased,
     OrderLinesAllocated,
     OrderLinesRefused,
     OrderLinesReserved,
@@ -43,6 +44,7 @@ from schemas.order import (
     OrderShipped,
     OrderStockSecured,
 )
+from schemas.personal import SealedContact
 from schemas.values import RefusedLine
 from tests.projections.shop import (
     LATER,
@@ -294,6 +296,19 @@ def test_a_cancelled_order_returns_money_and_goods_until_it_is_settled() -> None
     again = (*money_back, ended(OrderReturnRequested, "1", attempt=1))
     assert statuses(*again) == ("cancelled", "returned", "returned")
     assert order_after(*again, OrderSettled("1")).settled
+
+
+SEALED = SealedContact("key", b"\x00name", b"\x01email", b"\x02address")
+
+
+def test_an_orders_contact_is_kept_as_ciphertext_until_it_is_erased() -> None:
+    begun = replace(placed("1", "A"), contact=SEALED)
+    found = order_after(begun)
+    assert (order.sealed_of(orjson.loads(found.contact)), found.erased) == (SEALED, False)
+
+    forgotten = order_after(begun, ended(OrderRejected, "1", reason="timeout"), OrderContactErased("1"))
+    assert (forgotten.contact, forgotten.erased, forgotten.status) == ("", True, "rejected")
+    assert (order_after(placed("1", "A")).contact, order_after(placed("1", "A")).erased) == ("", False)
 
 
 def test_what_comes_after_the_end_goes_back() -> None:

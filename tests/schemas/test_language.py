@@ -1,5 +1,7 @@
 """The language: each word said once, and every message knows whose it is."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 from uuid import UUID, uuid5
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from schemas.avro import AVSC, as_text, schema_of
 from schemas.language import AGGREGATES, META_OF, Aggregate
 from schemas.meta import _DAYBOOK, derived_id, event_id
+from schemas.personal import PERSONAL
 from schemas.resolution import samples_of
 from tests.messages import instances
 
@@ -75,6 +78,49 @@ def test_the_checked_in_schema_is_what_the_class_says(message: type):
 def test_no_list_has_items_without_size(message: type):
     """A few spoilt bytes could claim 2^62 of them, and no end of input would stop the reader."""
     assert not any(_is_empty(item) for item in _items(samples_of(schema_of(message))[1]))
+
+
+NAMES_OF_PEOPLE = re.compile(r"name|e_?mail|address|phone|street|city|birth|person", re.IGNORECASE)
+NAMES_OF_GOODS = {"PublishProduct", "ProductPublished", "ProductChanged", "PublishedProduct", "RetiredProduct"} | {
+    "CartItem", "ItemAddedToCart", "PricedLine"
+}  # fmt: skip
+"""Their `name` is a product's."""
+
+
+def test_what_speaks_of_a_person_is_marked_and_is_ciphertext():
+    """Whoever adds such a field to a message finds out here what becomes of people who want to be forgotten."""
+    speaking = {
+        (record["name"], field["name"]): field
+        for message in META_OF
+        for record in _records(schema_of(message))
+        for field in record["fields"]
+        if NAMES_OF_PEOPLE.search(field["name"]) and record["name"] not in NAMES_OF_GOODS
+    }
+    assert sorted(speaking) == [("SealedContact", part) for part in ("address", "email", "name")]
+    assert all(field["type"] == "bytes" and field[PERSONAL] is True for field in speaking.values())
+
+
+def test_nothing_else_is_marked():
+    marked = {
+        (record["name"], field["name"])
+        for message in META_OF
+        for record in _records(schema_of(message))
+        for field in record["fields"]
+        if field.get(PERSONAL)
+    }
+    assert marked == {("SealedContact", part) for part in ("address", "email", "name")}
+
+
+def _records(schema: Any) -> Iterator[Any]:
+    """Every record that a schema defines, itself among them."""
+    if isinstance(schema, list):
+        for branch in schema:
+            yield from _records(branch)
+    if isinstance(schema, dict):
+        if schema["type"] == "record":
+            yield schema
+        for inner in (schema.get("items"), *(field["type"] for field in schema.get("fields", ()))):
+            yield from _records(inner)
 
 
 def _has_what_it_is_about(drawn: Any) -> bool:

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
+from schemas.cart import CheckOutCart
 from schemas.codec import Codec, Decoded
 from schemas.decisions import Decided, Decisions
 from schemas.inventory import ReserveStock, StockItem, StockReserved
 from schemas.letters import DeadLetter
 from schemas.meta import Micros
 from schemas.payment import NoteProviderEvent, Payment, PendingRequest, ProviderEventNoted, SettledRequest
+from schemas.personal import SealedContact
 from schemas.position import WriterPosition
 from schemas.values import Line, Position, RefusedLine
 from tests.messages import COMMAND, EVENT, RECORD
@@ -69,6 +71,7 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
         4,
         bytes(range(32)),
     ),
+    "personal": (CheckOutCart("c", "tok_ok", SealedContact("k", b"\x00n", b"\x01e", b"\x02a")), COMMAND),
     "position": (WriterPosition(17, 4, 3, 1), RECORD),
     "dead letter": (
         DeadLetter(
@@ -138,6 +141,15 @@ GOLDEN: dict[str, str] = {
         "15161718191a1b1c1d1e1f0270026f08616e6e6106474250e807000000086175746800020e6361707475726548306234"
         "66366636612d353165312d356630632d386435372d306633663262386639613130e8070008617574680280f0809ea695"
         "cb040004046b311273756363656564656402e807046b300c6661696c65640000020a6576745f3100"
+    ),
+    "personal": (
+        "c301f96bb205488b9c324830623163366666362d346431642d356430652d386636612d30613162326333643465356622"
+        "73746f636b2f3835313233412f6d61696e6e30302d346266393266333537376233346461366133636539323964306530"
+        "65343733362d303066303637616130626139303262372d303180d8e6e1a195cb0480e6b4fea195cb0400020602546f72"
+        "6465722f35613565346331652d303030302d353030302d383030302d3030303030303030303030314863307272656c61"
+        "742d653030302d353030302d383030302d3030303030303030303030314863613035656430302d303030302d35303030"
+        "2d383030302d303030303030303030303031087361676110636865636b6f75740002630c746f6b5f6f6b02026b04006e"
+        "040165040261"
     ),
     "position": (
         "c301dcc52b4932ad7a762273746f636b2f3835313233412f6d61696e80e1f5e1a195cb044862613763343030302d3030"

@@ -31,6 +31,7 @@ from schemas.payment import (
     RequestAuthorization,
     RequestCapture,
 )
+from schemas.personal import SealedContact
 from schemas.topics import Topics
 from schemas.values import MAIN, Line, RefusedLine
 from streams import saga
@@ -65,8 +66,11 @@ MONEY = ("p", ORDER, AMOUNT, CURRENCY, "key", "reference")
 
 
 def test_a_cart_that_is_checked_out_places_an_order() -> None:
-    event = CartCheckedOut(CART, OWNER, ORDER, 1, LINES, AMOUNT, CURRENCY, TOKEN)
-    assert asked_after(react, [event]) == [PlaceOrder(ORDER, CART, OWNER, LINES, AMOUNT, CURRENCY, TOKEN)]
+    contact = SealedContact("key", b"n", b"e", b"a")
+    event = CartCheckedOut(CART, OWNER, ORDER, 1, LINES, AMOUNT, CURRENCY, TOKEN, contact)
+    assert asked_after(react, [event]) == [
+        PlaceOrder(ORDER, CART, OWNER, LINES, AMOUNT, CURRENCY, TOKEN, contact)
+    ]
 
 
 def test_a_placed_order_reserves_its_goods_partition_by_partition() -> None:
