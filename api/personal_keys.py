@@ -27,9 +27,9 @@ NONCE_BYTES = 12
 BUSY_S = 2.0
 """So long one process waits for another that writes."""
 
-# A rollback journal, not a write-ahead log, which would keep what was deleted; EXTRA: a power cut brings no journal back,
-# and with it no key; deleted bytes are overwritten.
-_PRAGMAS = ("journal_mode = DELETE", "synchronous = EXTRA", "secure_delete = ON")
+# A rollback journal, not a write-ahead log, which would keep what was deleted. That it is empty again is on the disk too
+# before a transaction is over: a power cut brings no key back. Deleted bytes are overwritten.
+_PRAGMAS = ("journal_mode = TRUNCATE", "synchronous = FULL", "secure_delete = ON")
 _TABLE = """CREATE TABLE IF NOT EXISTS keys (
     person TEXT PRIMARY KEY, key_id TEXT NOT NULL UNIQUE, wrapped BLOB NOT NULL
 ) STRICT, WITHOUT ROWID"""

@@ -132,8 +132,7 @@ def test_a_destroyed_key_leaves_no_bytes_and_a_copy_of_the_store_opens_nothing_b
     assert secret not in file.read_bytes()
 
     keys.destroy("ben")
-    assert wrapped not in file.read_bytes()
-    assert sorted(each.name for each in file.parent.iterdir()) == ["erasures", "keys.db"]
+    assert not any(wrapped in each.read_bytes() for each in file.parent.iterdir())
 
 
 def test_without_the_right_master_key_it_says_so(open_keys: Callable[[], PersonalKeys], tmp_path: Path):

@@ -15,7 +15,7 @@ from ops.settings import Settings
 from tests.end_to_end.shop import Shop
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def daybook(stack: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     name = uuid.uuid4().hex[:8]
     api, provider = free_ports(2)

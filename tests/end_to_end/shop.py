@@ -52,13 +52,19 @@ class Shop:
     async def level(self, sku: str) -> dict[str, Any]:
         return await self.read(f"/inventory/{sku.replace(' ', '%20')}")
 
-    async def checks_out(self, customer: str, items: Mapping[str, int], token: str = "tok_ok") -> str:
+    async def checks_out(
+        self,
+        customer: str,
+        items: Mapping[str, int],
+        token: str = "tok_ok",
+        contact: Mapping[str, str] | None = None,
+    ) -> str:
         """The new order's id; it is placed, no more."""
         badge = self.token_of(customer)
         cart = f"/carts/{(await self.write('/carts', {}, badge)).document['cart_id']}"
         lines = [{"sku": sku, "quantity": quantity} for sku, quantity in items.items()]
         await self.write(f"{cart}/items", lines, badge)
-        answer = await self.write(f"{cart}/checkout", {"payment_token": token}, badge)
+        answer = await self.write(f"{cart}/checkout", {"payment_token": token, "contact": contact}, badge)
         await self.read(f"/orders/{answer.document['order_id']}", badge, answer.receipt)
         return str(answer.document["order_id"])
 
