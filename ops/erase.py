@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import typer
 from confluent_kafka import KafkaException
 
+from api.personal import ERASURES_LOOK_INTERVAL_S
 from api.personal_keys import Erasure, KeysUnusable, PersonalKeys
 from api.security import is_subject
 from api.settings import from_environment
@@ -32,6 +33,9 @@ from streams.record_producer import NotDelivered, RecordProducer
 WITHIN_S = 30.0
 """So long the orders have to forget; a command that came later would have no effect."""
 
+HEARD_S = 2 * ERASURES_LOOK_INTERVAL_S
+"""By then every process of the API has heard that a key is gone, and an order that it sealed till then is in its view."""
+
 LOOK_EVERY_S = 0.1
 SAY_EVERY_S = 2.0
 PAGE = 100
@@ -49,7 +53,7 @@ def erase(
     orders, money and stock stay, and proofs still verify. Asked again, it finishes what was interrupted. Exit 1 if the
     customer is unknown, or if a view did not follow within 30 s; 2 if it could not be done.
     """
-    actor = by or getpass.getuser()
+    actor = by or _user()
     if not (is_subject(customer) and is_subject(actor)):
         fail("a customer and whoever erases are visible ASCII without blanks and slashes, at most 200", 2)
     found = brought_up("erase")
@@ -64,6 +68,13 @@ def erase(
         typer.echo(line)
     if not done.is_known or done.left:
         raise typer.Exit(1)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        fail("say who does it: --by NAME", 2)
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,8 @@ async def erased(customer: str, actor: str, found: Settings) -> Done:
         destroyed, returned = keys.erasures_of(customer), keys.key_of(customer)
     finally:
         keys.close()
+    if now:
+        await asyncio.sleep(HEARD_S)
     async with _clerk(found) as clerk:
         sealed_by = {one: await clerk.key_id(one) async for one in clerk.orders_of(customer)}
         gone = {erasure.key_id for erasure in destroyed}

@@ -34,6 +34,7 @@ def test_everything_is_there_and_twice_is_as_good_as_once(wanted: Settings):
     published = SchemaRegistry(wanted.kafka, Topics(wanted.topic_prefix, wanted.partitions)).schemas()
     assert published.keys() == {fingerprint.hex() for fingerprint, _ in Codec().schemas()}
     assert wanted.jwks.exists()
+    assert wanted.personal_key.stat().st_mode & 0o777 == 0o600
     tables = execute(
         wanted.cassandra,
         f"SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{wanted.keyspace}'",
