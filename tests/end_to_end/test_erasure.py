@@ -25,8 +25,8 @@ from ops import erase, replay
 from ops.evidence import cli as evidence
 from ops.evidence.keys import private_key
 from ops.evidence.sealer import Sealer
-from ops.local_stack import Addresses
-from ops.settings import REPOSITORY, Settings, servers_elsewhere
+from ops.local_stack import Addresses, LocalStack
+from ops.settings import REPOSITORY, Settings
 from projections import order
 from schemas.topics import Topics
 from tests.conftest import TEST_STACK
@@ -35,8 +35,6 @@ from tests.end_to_end.shop import Shop
 WITHIN_S = 120.0
 LETTERS = "ghijklmnopqrstuvwxyz"
 """None that an id is made of: a compressor finds nothing to replace in such a word."""
-
-pytestmark = pytest.mark.skipif(bool(servers_elsewhere(os.environ)), reason="their disks are elsewhere")
 
 
 def word() -> str:
@@ -104,6 +102,8 @@ EVERYBODY = {"kafka's segments", "cassandra's tables", "redis, by key", "parquet
 async def test_who_is_forgotten_was_never_to_be_read_and_never_is_again(
     shop: Shop, daybook: Settings, stack: Addresses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if LocalStack(TEST_STACK, {}).addresses() != stack:
+        pytest.skip("the servers' disks are elsewhere")
     for name, value in daybook.environment("tests").items():
         monkeypatch.setenv(name, value)
     secret = word()
