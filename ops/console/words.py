@@ -49,6 +49,7 @@ SENTENCES: Mapping[str, str] = {
     "OrderCartClosed": "Its cart is {how}",
     "OrderReturnRequested": "What is owed is asked for again (attempt {attempt})",
     "OrderSettled": "Order settled: nothing is owed any more",
+    "OrderContactErased": "Name, e-mail and address erased",
     "StockReceived": "{quantity} of {sku} received under {document}",
     "StockAdjusted": "{sku} adjusted from {before} to {after}: {reason}",
     "StockPolicyChanged": "{sku}: {safety_stock} kept back, low at {low_stock_at}",
