@@ -12,7 +12,7 @@ from schemas.avro import Schema
 from schemas.codec import Codec
 from streams.replay import Extent, Log, Place, Portion, Query, Replay, ReplayFailed
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 READERS_MAX = 2
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from tests.console.serving import Console, served
 from tests.console.trading import LAMP, batches, published, traded, whole_log
 from tests.replayed import TOPICS, WrittenLog
 
-TABLES_WITHIN_S = 20.0
+TABLES_WITHIN_S = 60.0
 NOWHERE = "127.0.0.1:9"
 """Nobody listens there."""
 
