@@ -37,9 +37,9 @@ print(f"{table.num_rows} orders were placed, for {sum(table['amount'].to_pylist(
 by_owner = (
     "select owner, count(*) as orders, sum(amount) as amount from placed group by owner order by amount desc"
 )
-connection = duckdb.connect()
-connection.register("placed", table)
-for owner, count, amount in connection.execute(by_owner).fetchmany(3):
-    print(f"{owner}: {count} orders, {amount}")
+with duckdb.connect() as connection:
+    connection.register("placed", table)
+    for owner, count, amount in connection.execute(by_owner).fetchmany(3):
+        print(f"{owner}: {count} orders, {amount}")
 with TemporaryDirectory() as directory:
     pq.write_table(table, Path(directory) / "placed.parquet")

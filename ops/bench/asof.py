@@ -12,6 +12,7 @@ import psutil
 
 from ops.bench.contest import BenchFailed, Figure, Measure, Pair, in_turn
 from ops.bench.costs import Costs, listener_at
+from ops.bench.views import drop_keyspace
 from ops.settings import Settings
 from projections import history, ledger
 from projections.as_of import Cutoff, Standing, of_movement, standing
@@ -54,10 +55,10 @@ class AsOf:
     def close(self) -> None:
         self._loop.run(self._reader.close())
         self._loop.close()
-        self._forget()
+        drop_keyspace(self._settings)
 
     def warm_up(self) -> None:
-        self._forget()
+        drop_keyspace(self._settings)
         self._loop.run(self._post())
         for ask in (from_folios, from_history):
             self._loop.run(self._timed(ask, [Cutoff(), *_questions(3)]))
@@ -99,13 +100,6 @@ class AsOf:
                     raise BenchFailed(f"a movement was not posted: {poisons[0].reason}")
         finally:
             await store.close()
-
-    def _forget(self) -> None:
-        cluster = self._settings.cluster()
-        try:
-            cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {self._settings.keyspace}", timeout=60)
-        finally:
-            cluster.shutdown()
 
 
 async def from_folios(reader: CassandraReader, cutoff: Cutoff) -> Standing:

@@ -19,6 +19,7 @@ from ops.audit.role import places_of
 from ops.audit.wire import AvscReader
 from ops.bench.contest import BenchFailed, Figure, Measure, Pair, Verdict
 from ops.bench.copies import copies, template
+from ops.bench.views import drop_keyspace
 from ops.roles import collect_rarely
 from ops.settings import Settings
 from projections.cassandra_store import CassandraSettings, CassandraStore
@@ -125,7 +126,7 @@ async def _measure(ready: Settings, topics: Topics, folder: Path, say: Say) -> M
             await redis.drop(view, await redis.live(view))
         await redis.close()
         await cassandra.close()
-        await asyncio.to_thread(_forget, cassandra_settings)
+        await asyncio.to_thread(drop_keyspace, cassandra_settings)
 
 
 async def _fold_and_compare(
@@ -159,14 +160,6 @@ async def _fold_and_compare(
     follower.close()
     ledgers.close()
     return Measured(events, rows, folded - began, compared - folded, found)
-
-
-def _forget(settings: CassandraSettings) -> None:
-    cluster = settings.cluster()
-    try:
-        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {settings.keyspace}", timeout=60)
-    finally:
-        cluster.shutdown()
 
 
 async def _at_once() -> None:

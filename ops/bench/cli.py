@@ -27,6 +27,9 @@ NAMES = (
     "export",
     "auditor",
     "verify",
+    "projections",
+    "ledger",
+    "freshness",
 )
 LONG = ("takeover", "winter", "auditor", "verify")
 TAKEOVERS = 20
@@ -129,10 +132,8 @@ def prepared(name: str, ready: Settings, ends: ExitStack) -> Contest:
         return ends.enter_context(closing(Verify()))
     if name in ("replay", "export"):
         return reading(name, ready, ends)
-    if name == "asof":
-        from ops.bench.asof import AsOf
-
-        return ends.enter_context(closing(AsOf(ready)))
+    if name in ("asof", "ledger", "projections"):
+        return posting(name, ready, ends)
     from ops.bench.stage import Stage
 
     stage = ends.enter_context(closing(Stage(ready.kafka, ready, say)))
@@ -140,6 +141,10 @@ def prepared(name: str, ready: Settings, ends: ExitStack) -> Contest:
         from ops.bench.latency import Latency
 
         return ends.enter_context(closing(Latency(stage)))
+    if name == "freshness":
+        from ops.bench.freshness import Freshness
+
+        return ends.enter_context(closing(Freshness(stage)))
     if name == "takeover":
         from ops.bench.takeover import Takeover
 
@@ -166,6 +171,21 @@ def reading(name: str, ready: Settings, ends: ExitStack) -> Contest:
     log = TradeLog(ready.kafka, ORDERS, say)
     contest = ReplayContest(log) if name == "replay" else ExportContest(log, ready.home)
     return ends.enter_context(closing(contest))
+
+
+def posting(name: str, ready: Settings, ends: ExitStack) -> Contest:
+    """Those that only write and read views need no worker either."""
+    if name == "asof":
+        from ops.bench.asof import AsOf
+
+        return ends.enter_context(closing(AsOf(ready)))
+    if name == "ledger":
+        from ops.bench.ledger import Ledger
+
+        return ends.enter_context(closing(Ledger(ready)))
+    from ops.bench.projections import Projections
+
+    return ends.enter_context(closing(Projections(ready)))
 
 
 def as_report(verdicts: Mapping[str, Verdict], proof: Mapping[str, int]) -> dict[str, Any]:

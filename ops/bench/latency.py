@@ -87,7 +87,7 @@ class Latency:
     def _ask(self, callers: int, count: int) -> Figure:
         costs = Costs(self._stage.processes())
         took_ms = self._runner.run(self._ask_all(callers, count))
-        return Figure(median(took_ms), costs.per_event(count), f"p99 {_p99(took_ms):.1f} ms")
+        return Figure(median(took_ms), costs.per_event(count), f"p99 {p99(took_ms):.1f} ms")
 
     async def _ask_all(self, callers: int, count: int) -> list[float]:
         took_ms = await asyncio.gather(*(self._ask_often(count // callers) for _ in range(callers)))
@@ -125,7 +125,7 @@ class BareTransactions:
     def figure(self, count: int) -> Figure:
         costs = Costs(self._broker)
         took_ms = [self._once() for _ in range(count)]
-        return Figure(median(took_ms), costs.per_event(count), f"p99 {_p99(took_ms):.1f} ms")
+        return Figure(median(took_ms), costs.per_event(count), f"p99 {p99(took_ms):.1f} ms")
 
     def _once(self) -> float:
         value = os.urandom(EVENT_BYTES)
@@ -143,7 +143,7 @@ class BareTransactions:
         self._consumer.close()
 
 
-def _p99(took_ms: list[float]) -> float:
+def p99(took_ms: list[float]) -> float:
     return quantiles(took_ms, n=100)[98] if len(took_ms) > 1 else took_ms[0]
 
 

@@ -1,5 +1,6 @@
 """The stage: topics of their own on a real Kafka, and one command worker, started as the supervisor would start it."""
 
+import asyncio
 import json
 import os
 import random
@@ -19,10 +20,12 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from ops import processes
 from ops.bench.contest import BenchFailed, Figure, Progress
 from ops.bench.costs import Costs, listener_at
+from ops.bench.views import forget_views
 from ops.flushing import set_flush
 from ops.local_stack import last_words
 from ops.roles import LIFELINE
 from ops.settings import REPOSITORY, Settings
+from projections.redis_store import RedisSettings
 from schemas.codec import Codec
 from schemas.decisions import Decided
 from schemas.language import Message as Body
@@ -61,7 +64,12 @@ class Stage:
         self.codec = Codec()
         self.kafka = kafka
         self._settings = replace(
-            settings, kafka=kafka, topic_prefix=prefix, partitions=2, home=settings.home / prefix
+            settings,
+            kafka=kafka,
+            topic_prefix=prefix,
+            keyspace=prefix.replace("-", "_"),
+            partitions=2,
+            home=settings.home / prefix,
         )
         self._progress = progress
         self._broker = listener_at(kafka)
@@ -70,13 +78,17 @@ class Stage:
         ensure_topics(kafka, self.topics)
         self._lifeline, self._ours = os.pipe()
         self._workers: dict[int, processes.Started] = {}
+        self._projections: processes.Started | None = None
         self.start_worker()
         self._producer = Producer(_producer_settings(kafka))
 
     def close(self) -> None:
         self._producer.flush(FLUSH_S)
         self.set_flush(on=False)
-        processes.stop(self._workers.values(), GRACE_S)
+        projections = [self._projections] if self._projections else []
+        processes.stop([*self._workers.values(), *projections], GRACE_S)
+        if projections:
+            asyncio.run(forget_views(self._settings))
         os.close(self._ours)
         os.close(self._lifeline)
         delete_topics(self.kafka, self.topics.prefix)
@@ -84,18 +96,28 @@ class Stage:
 
     def start_worker(self, slot: int = 0) -> None:
         """One more worker process; a slot that ran before finds its own disk again."""
+        self._workers[slot] = self._start("commands", slot)
+
+    def start_projections(self) -> RedisSettings:
+        """The process that posts all views; where those in Redis can be read. Raises BenchFailed."""
+        if not (self._settings.redis and self._settings.cassandra):
+            raise BenchFailed("views need Redis and Cassandra beside Kafka: name all three, or none")
+        self._projections = self._start("projections", 0)
+        return RedisSettings(self._settings.redis, self._settings.topic_prefix)
+
+    def _start(self, role: str, slot: int) -> processes.Started:
         settings = self._settings
         own = {
             "DAYBOOK_SLOT": str(slot),
             "DAYBOOK_RUN": str(self._run_of(slot)),
             LIFELINE: str(self._lifeline),
         }
-        self._workers[slot] = processes.start(
-            "commands",
-            [sys.executable, "-m", "ops", "run", "commands"],
-            settings.logs / "commands.log",
+        return processes.start(
+            role,
+            [sys.executable, "-m", "ops", "run", role],
+            settings.logs / f"{role}.log",
             cwd=REPOSITORY,
-            env=dict(os.environ) | settings.environment("commands") | own,
+            env=dict(os.environ) | settings.environment(role) | own,
             pass_fds=[self._lifeline],
         )
 
@@ -193,10 +215,15 @@ class Stage:
         found = {"client": psutil.Process()}
         if 0 in self._workers:
             found["worker"] = psutil.Process(self._workers[0].pid)
+        if self._projections:
+            found["projections"] = psutil.Process(self._projections.pid)
         return found | ({"kafka": self._broker} if self._broker else {})
 
     def worker_log(self) -> str:
         return last_words(self._settings.logs / "commands.log")
+
+    def projections_log(self) -> str:
+        return last_words(self._settings.logs / "projections.log")
 
 
 @dataclass(frozen=True)

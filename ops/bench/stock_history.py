@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import accumulate
 from random import Random
 
 from schemas.codec import Codec
@@ -56,19 +57,23 @@ class _Item:
 
 
 class StockHistory:
-    """Iterates over (key, Kafka value), the same for the same seed."""
+    """Iterates over (key, Kafka value), the same for the same seed. All SKUs are wanted alike, or by Zipf's law: the
+    n-th of them a n-th as often as the first.
+    """
 
-    def __init__(self, records: int, skus: int, seed: int = 1) -> None:
+    def __init__(self, records: int, skus: int, seed: int = 1, *, by_zipf: bool = False) -> None:
         self._records = records
+        self._records = records
+        self._weights = [*accumulate(1 / n if by_zipf else 1 for n in range(1, skus + 1))]
         self._random = Random(seed)  # noqa: S311  # a seed decides everything: that is the point
         self._items = [_Item(f"{10_000 + n}") for n in range(skus)]
         self._codec = Codec()
         self._now = BEGINNING
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        choose = self._random.choice
+        choose = self._random.choices
         for _ in range(self._records):
-            item = choose(self._items)
+            (item,) = choose(self._items, cum_weights=self._weights)
             self._now += BETWEEN_EVENTS
             yield item.sku, self._written(item, self._next(item))
 

@@ -278,7 +278,8 @@ def test_three_generations_of_an_event_are_one_table(tmp_path: Path):
 
 def test_anybody_reads_the_files_without_us(exported: Path):
     paths = str(exported / "StockReceived" / "*.parquet")
-    found = duckdb.connect().execute(f"select sum(quantity) from read_parquet('{paths}')").fetchall()
+    with duckdb.connect() as connection:
+        found = connection.execute(f"select sum(quantity) from read_parquet('{paths}')").fetchall()
     assert found == [(46,)]
 
 
