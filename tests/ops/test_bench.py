@@ -19,9 +19,12 @@ from ops.bench import cli as bench_cli
 from ops.bench.cli import as_report, is_missed, table
 from ops.bench.commands import Commands
 from ops.bench.contest import BenchFailed, Contest, Figure, Measure, Pair, Verdict, hold
+from ops.bench.freshness import Freshness
 from ops.bench.hot_sku import HotSku
 from ops.bench.latency import Latency
+from ops.bench.ledger import Ledger
 from ops.bench.postgres import Postgres
+from ops.bench.projections import Projections
 from ops.bench.stage import Stage
 from ops.bench.winter import judge
 from ops.local_stack import Addresses
@@ -46,8 +49,7 @@ RATE = Measure("rate", "per s", "flushed", "flushed", floor=5, aim=10)
 
 @pytest.fixture
 def stage(stack: Addresses, tmp_path: Path) -> Iterator[Stage]:
-    home = replace(settings.from_environment(), home=tmp_path)
-    with closing(Stage(stack.kafka, home, print)) as stage:
+    with closing(Stage(stack.kafka, at(stack, tmp_path), print)) as stage:
         yield stage
 
 
@@ -81,6 +83,29 @@ def test_latency_is_told_for_one_ten_and_a_hundred_callers(stage: Stage):
 
     assert set(report["also"]) == {"10 callers", "100 callers"}
     assert report["also"]["100 callers"]["promise_of"] == "figure"
+
+
+def test_freshness_is_told_beside_a_bare_transaction(stage: Stage):
+    with ExitStack() as ends:
+        report = held(ends.enter_context(closing(Freshness(stage, count=5))))
+
+    assert report["proof"] == {"stale_documents": 0}
+    assert set(report["cpu_us_per_event"]["daybook"]) >= {"worker", "projections", "client"}
+
+
+def test_a_stock_faust_agent_and_ours_write_the_same_view(stack: Addresses, tmp_path: Path):
+    with ExitStack() as ends:
+        report = held(ends.enter_context(closing(Projections(at(stack, tmp_path), events=300))))
+
+    assert report["proof"] == {"documents_that_differ": 0}
+    assert set(report["cpu_us_per_event"]["peer"]) >= {"projection", "redis", "kafka"}
+
+
+def test_the_ledger_and_one_insert_a_movement_leave_the_same_rows(stack: Addresses, tmp_path: Path):
+    with ExitStack() as ends:
+        report = held(ends.enter_context(closing(Ledger(at(stack, tmp_path), movements=300))))
+
+    assert report["proof"] == {"rows_that_differ": 0}
 
 
 def test_a_round_whose_commands_were_not_accepted_is_no_figure(stage: Stage):
@@ -156,6 +181,10 @@ def held(contest: Contest) -> Mapping[str, Any]:
     assert report["ratio"] == pytest.approx(report["daybook"] / report["peer"], rel=0.01)
     assert any(contest.name in line for line in table({contest.name: report}))
     return report
+
+
+def at(stack: Addresses, home: Path) -> settings.Settings:
+    return replace(settings.from_environment(), home=home).at(stack)
 
 
 def pair(daybook: float, peer: float) -> Pair:
