@@ -28,6 +28,7 @@ def stock_faust() -> None:
     """
     settings, where, codec = from_environment(), RedisSettings.from_environment(), Codec()
     assert settings.state is not None, "whoever starts us says where"
+    settings.state.mkdir(parents=True)
     app = faust.App(
         settings.group("stock-faust"),
         broker=f"kafka://{settings.kafka}",

@@ -174,7 +174,7 @@ def held(contest: Contest) -> Mapping[str, Any]:
     """The report of one round, as it would be written into a file, after a look at what every report has."""
     found = as_report(hold(contest, 1, print), contest.proof())
     report: dict[str, Any] = json.loads(json.dumps(found))
-    for figure in (report, *report["also"].values()):
+    for figure in (report, *report.get("also", {}).values()):
         assert figure.keys() >= FIGURES
         assert figure["daybook"] > 0
         assert len(figure["rounds"]) == 1
