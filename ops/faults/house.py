@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 
 import psutil
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not marked so
 
 from ops.audit.views import ReadSide
@@ -136,13 +136,13 @@ class House:
         return {name: round(rss_mb, 1) for name, rss_mb in self._rss_mb.items()}
 
     def await_quiet(self) -> None:
-        """Until nobody has written anything for some seconds."""
+        """Until all are well, each command was taken, and nobody has written anything for some seconds."""
         seen, since = self._ends(), time.monotonic()
 
         def is_still() -> bool:
             nonlocal seen, since
             now = self._ends()
-            if now != seen:
+            if now != seen or self.sick() or self._untaken(now):
                 seen, since = now, time.monotonic()
             return time.monotonic() - since > STILL_FOR_S
 
@@ -159,6 +159,21 @@ class House:
             }
         except KafkaException:
             return {}
+
+    def _untaken(self, ends: Mapping[tuple[str, int], int]) -> bool:
+        """Whether a command waits for its worker; true also while Kafka cannot say."""
+        commands = {self.topics.commands(aggregate) for aggregate in AGGREGATES}
+        group = ConsumerGroupTopicPartitions(
+            f"{self.topics.prefix}.commands",
+            [TopicPartition(topic, number) for topic, number in ends if topic in commands],
+        )
+        admin = AdminClient(QUIETLY | {"bootstrap.servers": self.settings.kafka})
+        try:
+            [told] = admin.list_consumer_group_offsets([group], require_stable=True).values()
+            taken = told.result(ANSWER_S).topic_partitions
+        except KafkaException:
+            return True
+        return any(max(0, one.offset) < ends[one.topic, one.partition] for one in taken)
 
     def _places(self) -> Iterator[TopicPartition]:
         for aggregate in AGGREGATES:
