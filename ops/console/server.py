@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import uvicorn
 
@@ -69,9 +70,15 @@ async def opened(settings: Settings) -> AsyncIterator[Sources]:
 def sources_at(settings: Settings) -> Sources:
     topics = Topics(settings.topic_prefix, settings.partitions)
     hosts = tuple(settings.cassandra.split(","))
+    cassandra = replace(
+        CassandraSettings.from_environment(),
+        hosts=hosts,
+        keyspace=settings.keyspace,
+        timeout_s=CASSANDRA_TIMEOUT_S,
+    )
     return Sources(
         RedisReader(RedisSettings(settings.redis, topics.prefix, REDIS_TIMEOUT_S)),
-        CassandraReader(CassandraSettings(hosts, settings.keyspace, timeout_s=CASSANDRA_TIMEOUT_S)),
+        CassandraReader(cassandra),
         Archive(lambda: KafkaLog(settings.kafka), SchemaRegistry(settings.kafka, topics).schemas),
         topics,
         settings.run,
