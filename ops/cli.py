@@ -113,7 +113,12 @@ ELSEWHERE = {
     "rebuild": Elsewhere(
         "ops.rebuild:rebuild",
         "Build a view anew from the log, compare it, switch to it.",
-        ("rebuild stock", "rebuild order"),
+        (
+            "rebuild stock",
+            "rebuild stock --key 85123A/main",
+            'rebuild order --accept "rows were deleted by hand"',
+            "rebuild order --back",
+        ),
     ),
     "heal": Elsewhere(
         "ops.heal:heal",

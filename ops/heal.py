@@ -4,6 +4,7 @@ import asyncio
 import difflib
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -12,13 +13,14 @@ import typer
 from confluent_kafka import KafkaException
 
 from ops.cli import brought_up, fail, say
-from ops.rebuild import rebuilt
+from ops.rebuild import made, rebuilt
 from ops.settings import Settings
 from ops.supervisor import read_report
+from projections.building import RebuildFailed
 from projections.cassandra_store import CassandraSettings, CassandraStore
 from projections.heal import Change, Healed
 from projections.heal import heal as heal_stream
-from projections.rebuild import KafkaLog, RebuildFailed
+from projections.rebuild import KafkaLog
 from projections.redis_store import RedisSettings, RedisStore, RedisView
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS, view_named
 from projections.view import StoreUnavailable
@@ -48,11 +50,11 @@ def heal(
         healed = _heal(view, key, found)
         if healed.refused:
             say(f"{view} keeps what was written past its versions: rebuilding it, beside the live one")
-            rebuilt(view, found)
+            rebuilt(view, found, made(accept=f"heal {key}: a row was written past its version"))
             healed = _together(healed, _heal(view, key, found))
         elif healed.changes and _started_anew(found):
             healed = _together(healed, _heal(view, key, found))
-    except (KafkaException, StoreUnavailable, RebuildFailed) as error:
+    except (KafkaException, StoreUnavailable, RebuildFailed, sqlite3.Error) as error:
         fail(f"{key} of {view} was not healed: {error}", 2)
     for line in told(healed):
         typer.echo(line)

@@ -21,9 +21,10 @@ from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPoli
 from cassandra.query import BatchStatement, BatchType, dict_factory
 
 from projections.compare import Expected
+from projections.generations import Succession
 from projections.receipt import caught_up, of_kinds
 from projections.store import Folded, FoldingStore, Stand
-from projections.view import Batch, D, StoreUnavailable, View
+from projections.view import Batch, D, Partition, StoreUnavailable, View
 from schemas.values import Position
 
 Session: TypeAlias = Any
@@ -111,13 +112,19 @@ class Insert:
         marks = ", ".join("?" * len(names))
         return f"INSERT INTO {self.table}_{{g}} ({', '.join(names)}) VALUES ({marks}) USING TIMESTAMP ?"  # noqa: S608  # names of ours
 
+    def select_of(self, names: Iterable[str]) -> str:
+        return f"SELECT {', '.join(names)} FROM {self.table}_{{g}}"  # noqa: S608  # as above
+
     @cached_property
     def select(self) -> str:
-        return f"SELECT {', '.join((*self.key, *self.columns))} FROM {self.table}_{{g}}"  # noqa: S608  # as above
+        return self.select_of((*self.key, *self.columns))
+
+    def select_one_of(self, names: Iterable[str]) -> str:
+        return f"{self.select_of(names)} WHERE {self._is_key}"
 
     @cached_property
     def select_one(self) -> str:
-        return f"{self.select} WHERE {self._is_key}"
+        return self.select_one_of((*self.key, *self.columns))
 
     @cached_property
     def select_version(self) -> str:
@@ -177,6 +184,10 @@ class _Connection:
         self._session: Session = None
         self._prepared: dict[str, Any] = {}
         self._opening = threading.Lock()
+
+    @property
+    def keyspace(self) -> str:
+        return self._settings.keyspace
 
     async def execute(self, cql: str, arguments: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The first page of rows (5,000 at most) of a statement; raises StoreUnavailable."""
@@ -256,7 +267,7 @@ def _bridge(response: Any, answer: asyncio.Future[Any]) -> None:
 
 
 def creations(of: str, g: str = "") -> list[str]:
-    """The CREATE statements of one owner (`-- owner` stands above each in tables.cql)."""
+    """The statements that lay out one owner (`-- owner` stands above each in tables.cql)."""
     statements = (Path(__file__).parent / "tables.cql").read_text().split(";")
     return [
         statement.partition(f"\n-- {of}\n")[2].replace("{g}", g)
@@ -285,7 +296,10 @@ _FORGET = "DELETE FROM view_positions USING TIMESTAMP ? WHERE title = ? AND gene
 _LIVE = "SELECT live FROM live_generations WHERE title = ?"
 _BUILT = "SELECT live, built FROM live_generations WHERE title = ?"
 _SET_BUILT = "INSERT INTO live_generations (title, built) VALUES (?, ?) USING TIMESTAMP ?"
-_SET_LIVE = "INSERT INTO live_generations (title, live) VALUES (?, ?) USING TIMESTAMP ?"
+_COLUMNS = "SELECT column_name FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?"
+_SUCCESSION = "SELECT built, succession FROM live_generations WHERE title = ?"
+_KEEP = "INSERT INTO live_generations (title, succession) VALUES (?, ?) USING TIMESTAMP ?"
+_SET_LIVE = "INSERT INTO live_generations (title, live, succession) VALUES (?, ?, ?) USING TIMESTAMP ?"
 
 
 async def _live_generation(connection: _Connection, view: View[Any]) -> int:
@@ -382,7 +396,7 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         statement = self._connection.prepared(row.insert.cql.format(g=view.tables(generation)))
         return statement.bind((*row.values, row.version))
 
-    # What a rebuild needs beside a store (`rebuild.Rebuildable`).
+    # What a rebuild needs beside a store (`building.Rebuildable`).
 
     async def live(self, view: CassandraView[Any]) -> int:
         return await _live_generation(self._connection, view)
@@ -393,6 +407,26 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         latest = max(value or 1 for value in found[0].values()) if found else 1
         await self._connection.execute(_SET_BUILT, (view.title, latest + 1, latest + 1))
         return int(latest + 1)
+
+    async def places(
+        self, view: CassandraView[Any], generation: int, partitions: Iterable[Partition]
+    ) -> dict[Partition, int]:
+        """The next offset of a generation in each partition, 0 where nothing was applied."""
+        places = {}
+        for topic, partition in partitions:
+            found = await self._connection.execute(_NEXT, (view.title, generation, topic, partition))
+            places[topic, partition] = int(found[0]["next"]) if found else 0
+        return places
+
+    async def succession(self, view: CassandraView[Any]) -> Succession:
+        """Its turns are timestamps; what was written before there were any is older than the first of them."""
+        found = await self._connection.execute(_SUCCESSION, (view.title,))
+        if not found or not found[0]["succession"]:
+            return Succession(turn=found[0]["built"] or 1 if found else 1)
+        return Succession.load(found[0]["succession"])
+
+    async def keep(self, view: CassandraView[Any], succession: Succession) -> None:
+        await self._connection.execute(_KEEP, (view.title, succession.dump().decode(), succession.turn))
 
     async def prepare(self, view: CassandraView[Any], generation: int) -> None:
         """Create the tables of a generation where they are not there yet."""
@@ -406,17 +440,39 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
 
     async def rows(self, view: CassandraView[Any], generation: int) -> AsyncIterator[tuple[str, bytes]]:
         """Every row of a generation, by table and key, and what each insert should have set in it."""
-        await self.prepare(view, generation)  # a keyspace that was lost holds no rows, and is no error
-        for insert in view.inserts:
-            cql = insert.select.format(g=view.tables(generation))
-            pages = await self._connection.in_thread(partial(_pages, cql))
+        g = view.tables(generation)
+        for insert, there in (await self._selectable(view, generation)).items():
+            pages = await self._connection.in_thread(partial(_pages, insert.select_of(there).format(g=g)))
             while True:
                 for row in pages.current_rows:
-                    values = tuple(row.values())
+                    values = tuple(map(row.get, (*insert.key, *insert.columns)))
                     yield _name_of(insert, values), _content_of(insert, values)
                 if not pages.has_more_pages:
                     break
                 await self._connection.in_thread(partial(_next_page, pages))
+
+    async def _selectable(self, view: CassandraView[Any], generation: int) -> dict[Insert, Sequence[str]]:
+        """The columns of each insert that are there to be read: another version of the view may have had fewer."""
+        wanted = {insert: (*insert.key, *insert.columns) for insert in view.inserts}
+        if any(view.title == own.title for own in self.views):
+            await self.prepare(view, generation)  # a keyspace that was lost holds no rows, and is no error
+            return dict(wanted)
+        found: dict[Insert, Sequence[str]] = {}
+        for insert, names in wanted.items():
+            table = f"{insert.table}_{view.tables(generation)}"
+            rows = await self._connection.execute(_COLUMNS, (self._connection.keyspace, table))
+            there = {row["column_name"] for row in rows}
+            if there.issuperset(insert.key):
+                found[insert] = [name for name in names if name in there]
+        return found
+
+    def undeclared(self, view: CassandraView[Any], name: str, content: bytes) -> bytes | None:
+        """What a row holds beside what its view has declared to be new; None: that is all it holds."""
+        insert = next(one for one in view.inserts if _title_of(one) == name.partition(" ")[0])
+        if insert.table in view.declared:
+            return None
+        values = zip(insert.columns, orjson.loads(content), strict=True)
+        return orjson.dumps([value for column, value in values if column not in view.declared])
 
     def rows_of(self, view: CassandraView[Any], folded: Folded) -> Iterable[Expected]:
         for row in view.rows(folded):
@@ -428,22 +484,25 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         self, view: CassandraView[Any], generation: int, names: Sequence[str]
     ) -> dict[str, bytes | None]:
         """What rows hold (None: there is none), by the names that `rows` gives them."""
-        await self.prepare(view, generation)
-        inserts = {_title_of(insert): insert for insert in view.inserts}
+        g = view.tables(generation)
+        there = await self._selectable(view, generation)
+        inserts = {_title_of(insert): insert for insert in there}
+        asked = [name for name in names if name.partition(" ")[0] in inserts]
 
-        def work(session: Session) -> list[bytes | None]:
-            asked = []
-            for name in names:
+        def work(session: Session) -> dict[str, bytes | None]:
+            questions = []
+            for name in asked:
                 title, _, key = name.partition(" ")
-                cql = inserts[title].select_one.format(g=view.tables(generation))
-                asked.append((self._connection.prepared(cql), orjson.loads(key)))
-            found = _all(session, asked)
-            return [
-                _held(inserts[name.partition(" ")[0]], list(rows))
-                for name, rows in zip(names, found, strict=True)
-            ]
+                cql = inserts[title].select_one_of(there[inserts[title]]).format(g=g)
+                questions.append((self._connection.prepared(cql), orjson.loads(key)))
+            answers = _all(session, questions)
+            return {
+                name: _held(inserts[name.partition(" ")[0]], list(rows))
+                for name, rows in zip(asked, answers, strict=True)
+            }
 
-        return dict(zip(names, await self._connection.in_thread(work), strict=True))
+        found: dict[str, bytes | None] = await self._connection.in_thread(work)
+        return dict.fromkeys(names) | found
 
     async def overwrite(
         self,
@@ -459,18 +518,16 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         await self._write(view, generation, folded)
 
     async def switch(
-        self, view: CassandraView[Any], generation: int, partitions: Iterable[tuple[str, int]]
+        self, view: CassandraView[Any], generation: int, partitions: Iterable[Partition], then: Succession
     ) -> bool:
         """Make a generation the live one, in one step, unless it is behind in any partition."""
-        live = await self.live(view)
-        for topic, partition in partitions:
-            old, new = [
-                await self._connection.execute(_NEXT, (view.title, of, topic, partition))
-                for of in (live, generation)
-            ]
-            if old and (not new or new[0]["next"] < old[0]["next"]):
-                return False
-        await self._connection.execute(_SET_LIVE, (view.title, generation, generation))
+        places = list(partitions)
+        old = await self.places(view, await self.live(view), places)
+        new = await self.places(view, generation, places)
+        if any(new[place] < old[place] for place in places):
+            return False
+        row = (view.title, generation, then.dump().decode(), then.turn)
+        await self._connection.execute(_SET_LIVE, row)
         return True
 
     async def drop(self, view: CassandraView[Any], generation: int) -> None:
@@ -580,7 +637,7 @@ def _name_of(insert: Insert, values: Sequence[Any]) -> str:
 
 
 def _held(insert: Insert, found: Sequence[dict[str, Any]]) -> bytes | None:
-    return _content_of(insert, tuple(found[0].values())) if found else None
+    return _content_of(insert, tuple(map(found[0].get, (*insert.key, *insert.columns)))) if found else None
 
 
 def _content_of(insert: Insert, values: Sequence[Any]) -> bytes:

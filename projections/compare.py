@@ -1,6 +1,6 @@
 """Does a store hold exactly what the log says? Key by key, row by row; missing and extra rows are errors."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, Protocol
@@ -38,26 +38,26 @@ class Difference:
 
 @dataclass
 class FoldOfLog:
-    """What a view should be, folded in memory by the view's own `evolve`; rows are kept as digests."""
+    """What a view should be, folded by the view's own `evolve`; of its rows digests are kept.
+
+    It grows with the view: in memory, unless it is given other places to keep things in.
+    """
 
     store: Comparable
     view: View[Any]
-    digests: dict[str, bytes] = field(default_factory=dict)
-    expiries: dict[str, int] = field(default_factory=dict)
-    _documents: dict[str, Any] = field(default_factory=dict)
+    digests: MutableMapping[str, bytes] = field(default_factory=dict)
+    expiries: MutableMapping[str, int] = field(default_factory=dict)
+    documents: MutableMapping[str, Any] = field(default_factory=dict)
 
     def add(self, records: Iterable[Recorded]) -> None:
         """Fold further records, in the order of each partition. Poison is left out, as in a store."""
         facts, _ = offered(self.view, records)
-        streams = {one.fact.stream for one in facts}
-        before = {stream: self._documents.get(stream) for stream in streams}
+        before = {stream: self.documents.get(stream) for stream in {one.fact.stream for one in facts}}
+        documents = {stream: document for stream, document in before.items() if document is not None}
         steps: list[tuple[Any, Fact]] = []
-        fold(self.view, self._documents, facts, lambda document, fact: steps.append((document, fact)))
-        after = {
-            stream: self._documents[stream]
-            for stream in streams
-            if self._documents.get(stream) is not before[stream]
-        }
+        fold(self.view, documents, facts, lambda document, fact: steps.append((document, fact)))
+        after = {stream: now for stream, now in documents.items() if now is not before[stream]}
+        self.documents.update(after)
         for row in self.store.rows_of(self.view, Folded(before, after, steps)):
             self._expect(row)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from projections.building import Log
 from projections.compare import Comparable, Expected
-from projections.rebuild import Log
 from projections.store import Folded
 from projections.view import Batch, Fact, Offered, Partition, Poison, View, fold, offered
 from schemas.topics import Topics

@@ -1,185 +1,131 @@
-"""The batch engine: builds the next generation of a view beside the live one from the log, compares, switches."""
+"""A view anew from the log: its next generation is built beside the live one, judged, and switched to in one step."""
 
-import asyncio
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from projections.compare import Comparable, Difference, FoldOfLog, against_log, differences, digests_of
-from projections.view import Batch, Partition, Poison, PositionMoved, Recorded, View, ViewStore
+from projections.building import Build, Course, Log, Rebuildable, RebuildFailed
+from projections.generations import Succession, begun, settled
+from projections.scratch import Scratch
+from projections.verdict import Judge, Verdict
+from projections.view import Batch, Partition, Poison, Recorded, View
 from schemas.codec import Decoded, UndecodableError
 
 RECORDS_MAX = 2_000
-ROUNDS = 3
-"""So often the live generation is compared; what moves meanwhile does not differ twice in the same way."""
-
 SWITCH_ATTEMPTS = 50
-GRACE_S = 2.0
-"""Readers may believe in the old generation for a second; it is dropped after that."""
 
 log = structlog.get_logger()
 
 
-class Rebuildable(ViewStore, Comparable, Protocol):
-    """A store that can hold several generations of a view."""
-
-    async def live(self, view: Any) -> int: ...
-
-    async def next_generation(self, view: Any) -> int: ...
-
-    async def switch(self, view: Any, generation: int, partitions: Iterable[Partition]) -> bool: ...
-
-    async def drop(self, view: Any, generation: int) -> None: ...
-
-
-class Log(Protocol):
-    """The daybook, read from wherever one likes."""
-
-    def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
-        """Where each partition of these topics ends now."""
-
-    def batches(self, partition: Partition, start: int, end: int) -> Iterator[Batch]:
-        """All records from `start` on, up to `end`; the last batch's `next` is `end` or beyond."""
-
-
 @dataclass(frozen=True)
 class Rebuilt:
-    """`wrong` is where the new generation differs from the log (then it was not switched to), `mended` where
-    the old one differed from the new: it was wrong. `poisons` are records that no view could apply.
+    """`records` were read by this run; `poisons` are records that the view cannot apply. `accepted` is why it was
+    switched to all the same; `previous` can be brought back, if it is not 0.
     """
 
     view: str
     generation: int
     records: int
     poisons: tuple[Poison, ...]
-    wrong: tuple[Difference, ...]
-    mended: tuple[Difference, ...]
+    verdict: Verdict
+    accepted: str = ""
+    previous: int = 0
 
     @property
-    def switched(self) -> bool:
-        return not self.wrong
+    def is_fit(self) -> bool:
+        """What contradicts the log never goes live; what contradicts the live one does if somebody says why."""
+        return not self.verdict.wrong and (not self.verdict.spoilt or bool(self.accepted))
 
 
-class RebuildFailed(Exception):
-    """The live generation kept running ahead of the next one, or the store kept moving."""
+@dataclass(frozen=True)
+class Rebuilding:
+    """One view's. `of_generation(n)` is the store pinned to a generation, None: the live one's.
 
-
-async def rebuild(
-    view: View[Any], topics: Iterable[str], of_generation: Callable[[int | None], Rebuildable], source: Log
-) -> Rebuilt:
-    """Build, compare, switch. `of_generation(n)` is the store pinned to a generation, None: the live one's.
-
-    Served all the time; killed anywhere, it leaves the live generation as it was, and the next attempt takes a
-    new number. Raises StoreUnavailable, RebuildFailed.
+    Readers are served all the time. Cancelled or killed anywhere, it leaves the live generation whole and the next one
+    where it stands. All methods raise StoreUnavailable, KafkaException, RebuildFailed, and sqlite3.Error where the disk
+    is full.
     """
-    live_store = of_generation(None)
-    old, generation = await live_store.live(view), await live_store.next_generation(view)
-    build = _Build(view, tuple(topics), of_generation(generation), source, FoldOfLog(live_store, view))
-    try:
-        await build.catch_up()
-        wrong = await against_log(build.should, generation, _now())
-        if wrong:
-            await live_store.drop(view, generation)
-            return build.report(generation, wrong, set())
-        mended = await _differing(build, live_store, old, generation)
-        await _switch(build, live_store, generation)
-        await asyncio.sleep(GRACE_S)
-        for stale in range(old, generation):  # the old one, and what rebuilds that were killed left behind
-            await live_store.drop(view, stale)
-        return build.report(generation, set(), mended)
-    finally:
-        await build.store.close()
-        await live_store.close()
 
-
-@dataclass
-class _Build:
     view: View[Any]
     topics: tuple[str, ...]
-    store: Rebuildable
+    of_generation: Callable[[int | None], Rebuildable]
     source: Log
-    should: FoldOfLog
-    records: int = 0
-    poisons: dict[str, Poison] = field(default_factory=dict)
-    ends: dict[Partition, int] = field(default_factory=dict)
-    _folded: dict[Partition, int] = field(default_factory=dict)
+    course: Course = field(default_factory=Course)
 
-    async def catch_up(self) -> None:
-        """Apply what the log holds by now."""
-        self.ends = await asyncio.to_thread(self.source.ends, self.topics)
-        for partition, end in self.ends.items():
-            for _ in range(ROUNDS):
-                with suppress(PositionMoved):  # emptied meanwhile: go on from where it says it is
-                    await self._apply_until(partition, end)
-                    break
-            else:
-                raise RebuildFailed(f"{self.store.name} does not keep its position in {partition}")
+    async def rebuild(self, *, anew: bool = False, accept: str = "") -> Rebuilt:
+        """Build, judge, switch. Goes on with what was built and did not go live, unless it shall be built `anew`."""
+        async with self._live_store() as store:
+            succession = await begun(store, self.view, anew=anew)
+            async with self._build(succession.building) as build:
+                await build.catch_up()
+                shown, live = await self._shown(store, build)
+                with closing(Scratch()) as scratch:
+                    judge = Judge(build, succession.building, store, shown, live, scratch)
+                    verdict = await judge.verdict()
+                done = self._report(build, succession.building, verdict, accept if verdict.spoilt else "")
+                if done.is_fit:
+                    then = await self._switch(build, store, done.generation, succession, done.accepted)
+                    return replace(done, previous=then.previous)
+                return done
 
-    async def _apply_until(self, partition: Partition, end: int) -> None:
-        position = (await self.store.positions([partition]))[partition]
-        batches = self.source.batches(partition, position, end) if position < end else iter(())
-        while batch := await asyncio.to_thread(next, batches, None):
-            left = batch
-            while poisons := await self.store.apply(left):
-                left = left.without(poisons)
-                for poison in poisons:
-                    self.poisons.setdefault(poison.stream, poison)
-            self._fold(partition, batch)
+    async def bring_back(self) -> Rebuilt:
+        """Switch to the generation that was live before, once it is as far as the log; the one it replaces is kept."""
+        async with self._live_store() as store:
+            succession = await settled(store, self.view)
+            if not succession.previous:
+                raise RebuildFailed(f"{self.view.name} has no generation that could be brought back")
+            async with self._build(succession.previous) as build:
+                then = await self._switch(build, store, succession.previous, succession)
+                done = self._report(build, succession.previous, Verdict("none"))
+                return replace(done, previous=then.previous)
 
-    def _fold(self, partition: Partition, batch: Batch) -> None:
-        """The fold beside the store reads each record once, also if the store was sent back."""
-        if batch.next > self._folded.get(partition, 0):
-            self._folded[partition] = batch.next
-            self.should.add(batch.records)
-            self.records += len(batch.records)
+    async def _shown(self, store: Rebuildable, build: Build) -> tuple[View[Any], int]:
+        """What readers are shown: the live generation of this version, or of the last one before it that holds any."""
+        for version in range(self.view.version, 0, -1):
+            view = replace(self.view, version=version)
+            live = await store.live(view)
+            if any((await store.places(view, live, build.ends)).values()):
+                return view, live
+        return self.view, await store.live(self.view)
 
-    def report(self, generation: int, wrong: set[Difference], mended: set[Difference]) -> Rebuilt:
-        return Rebuilt(
-            self.view.name,
-            generation,
-            self.records,
-            tuple(self.poisons.values()),
-            tuple(sorted(wrong)),
-            tuple(sorted(mended)),
-        )
+    async def _switch(
+        self, build: Build, store: Rebuildable, generation: int, known: Succession, accepted: str = ""
+    ) -> Succession:
+        for _ in range(SWITCH_ATTEMPTS):
+            await build.catch_up()
+            self.course.stage = "switching"
+            live = await store.live(self.view)
+            is_there = any((await store.places(self.view, live, build.ends)).values())
+            then = known.switched(live, accepted=accepted, keep=is_there)
+            if await store.switch(self.view, generation, build.ends, then):
+                log.info("switched", view=self.view.name, live=generation, before=live, accepted=accepted)
+                return then
+        raise RebuildFailed(f"the live generation of {self.view.name} kept ahead of the next one")
 
+    def _report(self, build: Build, generation: int, verdict: Verdict, accepted: str = "") -> Rebuilt:
+        poisons = tuple(build.poisons.values())
+        return Rebuilt(self.view.name, generation, build.records, poisons, verdict, accepted)
 
-async def _differing(build: _Build, live_store: Rebuildable, old: int, generation: int) -> set[Difference]:
-    """Where the live generation differs from the next, in the same way in several rounds: one of them is always
-    a little ahead while events come in.
-    """
-    found = await _differing_now(build, live_store, old, generation)
-    for _ in range(ROUNDS - 1):
-        if not found:
-            break
-        await asyncio.sleep(0.3)
-        await build.catch_up()
-        found &= await _differing_now(build, live_store, old, generation)
-    return found
+    @asynccontextmanager
+    async def _live_store(self) -> AsyncIterator[Rebuildable]:
+        store = self.of_generation(None)
+        try:
+            yield store
+        finally:
+            await store.close()
 
-
-async def _differing_now(
-    build: _Build, live_store: Rebuildable, old: int, generation: int
-) -> set[Difference]:
-    held = await digests_of(live_store, build.view, old)
-    return differences(await digests_of(live_store, build.view, generation), held)
-
-
-async def _switch(build: _Build, live_store: Rebuildable, generation: int) -> None:
-    for _ in range(SWITCH_ATTEMPTS):
-        await build.catch_up()
-        if await live_store.switch(build.view, generation, build.ends):
-            return
-    raise RebuildFailed(f"the live generation of {build.view.name} kept ahead of the next one")
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000
+    @asynccontextmanager
+    async def _build(self, generation: int) -> AsyncIterator[Build]:
+        self.course.generation = generation
+        store = self.of_generation(generation)
+        try:
+            yield Build(self.view, self.topics, store, self.source, self.course)
+        finally:
+            await store.close()
 
 
 class KafkaLog:
@@ -215,14 +161,16 @@ class KafkaLog:
         topic, number = partition
         self._consumer.assign([TopicPartition(topic, number, start)])
         position = start
-        while position < end:
-            messages = self._next_messages()
-            read = _reached(messages, position)
-            if read > position:
-                records = [record for message in messages if (record := self._recorded(message))]
-                yield Batch(topic, number, position, read, records)
-                position = read
-        self._consumer.unassign()
+        try:
+            while position < end:
+                messages = self._next_messages()
+                read = _reached(messages, position)
+                if read > position:
+                    records = [record for message in messages if (record := self._recorded(message))]
+                    yield Batch(topic, number, position, read, records)
+                    position = read
+        finally:
+            self._consumer.unassign()
 
     def close(self) -> None:
         self._consumer.close()

@@ -9,10 +9,11 @@ from typing import Any, Self, TypeAlias
 import orjson
 
 from projections.compare import Expected
+from projections.generations import Succession
 from projections.receipt import caught_up, of_kinds
 from projections.redis_connection import Command, RedisConnection, UnknownScript
 from projections.store import Folded, FoldingStore, Stand
-from projections.view import Batch, D, Served, View
+from projections.view import Batch, D, Partition, Served, View
 from schemas.values import Position
 
 COMMANDS_MAX = 512
@@ -63,15 +64,18 @@ return {generation, at}
 
 _SWITCH = """
 local live = redis.call('GET', KEYS[1]) or '1'
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local old = tonumber(redis.call('HGET', KEYS[2], live .. '/' .. ARGV[i]) or '0')
   local new = tonumber(redis.call('HGET', KEYS[2], ARGV[1] .. '/' .. ARGV[i]) or '0')
   if new < old then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1])
+redis.call('SET', KEYS[3], ARGV[2])
 return 1
 """
-"""KEYS as above. ARGV: the next generation, then every partition: it goes live unless it is behind in one."""
+"""KEYS as above, and the succession. ARGV: the next generation and what the succession is then, then every partition:
+it goes live unless it is behind in one.
+"""
 
 _REPLACE = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -163,6 +167,10 @@ class Keys:
     @property
     def built(self) -> str:
         return f"{self.prefix}:{{{self.view.title}}}:built"
+
+    @property
+    def succession(self) -> str:
+        return f"{self.prefix}:{{{self.view.title}}}:succession"
 
     @property
     def positions(self) -> str:
@@ -278,7 +286,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         keys = Keys(self._prefix, view, 0)
         return keys.live, keys.positions
 
-    # What a rebuild needs beside a store (`rebuild.Rebuildable`).
+    # What a rebuild needs beside a store (`building.Rebuildable`).
 
     async def live(self, view: RedisView[Any]) -> int:
         (live,) = await self._redis.ask([("GET", Keys(self._prefix, view, 0).live)])
@@ -290,6 +298,22 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         while number <= live:
             (number,) = await self._redis.ask([("INCR", Keys(self._prefix, view, 0).built)])
         return number
+
+    async def places(
+        self, view: RedisView[Any], generation: int, partitions: Iterable[Partition]
+    ) -> dict[Partition, int]:
+        """The next offset of a generation in each partition, 0 where nothing was applied."""
+        places = list(partitions)
+        name = Keys(self._prefix, view, 0).positions
+        found = await self._redis.ask([("HGET", name, f"{generation}/{t}/{n}") for t, n in places])
+        return {place: int(at or 0) for place, at in zip(places, found, strict=True)}
+
+    async def succession(self, view: RedisView[Any]) -> Succession:
+        (found,) = await self._redis.ask([("GET", Keys(self._prefix, view, 0).succession)])
+        return Succession.load(found) if found else Succession()
+
+    async def keep(self, view: RedisView[Any], succession: Succession) -> None:
+        await self._redis.ask([("SET", Keys(self._prefix, view, 0).succession, succession.dump())])
 
     async def prepare(self, view: RedisView[Any], generation: int) -> None:
         """Nothing to lay out: keys come into being as they are written."""
@@ -335,6 +359,14 @@ class RedisStore(FoldingStore[RedisView[Any]]):
                 name = f"{keys.index(mark.index).removeprefix(keys.all)} {mark.member}"
                 yield Expected(name, None if mark.score is None else _score(mark.score))
 
+    def undeclared(self, view: RedisView[Any], name: str, content: bytes) -> bytes | None:
+        """What a row holds beside what its view has declared to be new; None: that is all it holds."""
+        if _is_mark(name):
+            return None if name.removeprefix("index:{").rpartition("} ")[0] in view.declared else content
+        version, _, body = content.partition(b"\n")
+        fields = {field: value for field, value in orjson.loads(body).items() if field not in view.declared}
+        return b"%b\n%b" % (version, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS))
+
     # What an audit needs, and healing a key.
 
     async def held(
@@ -370,11 +402,12 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         await self._write(view, generation, folded)
 
     async def switch(
-        self, view: RedisView[Any], generation: int, partitions: Iterable[tuple[str, int]]
+        self, view: RedisView[Any], generation: int, partitions: Iterable[Partition], then: Succession
     ) -> bool:
         """Make a generation the live one, in one step, unless it is behind in any partition."""
+        keys = (*self._position_keys(view), Keys(self._prefix, view, 0).succession)
         fields = [f"{topic}/{partition}" for topic, partition in partitions]
-        (done,) = await self._scripts.run([("switch", self._position_keys(view), (generation, *fields))])
+        (done,) = await self._scripts.run([("switch", keys, (generation, then.dump(), *fields))])
         return bool(done)
 
     async def drop(self, view: RedisView[Any], generation: int) -> None:

@@ -4,8 +4,9 @@ from functools import partial
 from typing import Any
 
 from projections import cart, command, ledger, order, product, stock
+from projections.building import Course, Log, Rebuildable
 from projections.cassandra_store import CassandraSettings, CassandraStore, CassandraView
-from projections.rebuild import Log, Rebuildable, Rebuilt, rebuild
+from projections.rebuild import Rebuilding
 from projections.redis_store import RedisSettings, RedisStore, RedisView
 from schemas.topics import Topics
 
@@ -26,10 +27,10 @@ def view_named(name: str) -> RedisView[Any] | CassandraView[Any]:
     return {view.name: view for view in (*REDIS_VIEWS, *CASSANDRA_VIEWS)}[name]
 
 
-async def rebuild_view(name: str, topics: Topics, log: Log) -> Rebuilt:
-    """What `rebuild VIEW` does; raises KeyError, StoreUnavailable, RebuildFailed."""
+def rebuilding(name: str, topics: Topics, log: Log, course: Course) -> Rebuilding:
+    """What `rebuild VIEW` works with; raises KeyError."""
     view = view_named(name)
-    return await rebuild(view, view.topics(topics), partial(_of_generation, view), log)
+    return Rebuilding(view, tuple(view.topics(topics)), partial(_of_generation, view), log, course)
 
 
 def _of_generation(view: RedisView[Any] | CassandraView[Any], generation: int | None) -> Rebuildable:

@@ -87,8 +87,9 @@ class View(Generic[D]):
     """A read model: one document for each stream `kind/…`, folded by the pure function `evolve(document, fact)`.
 
     It reads the topics `source` of its `aggregates`; in one store a topic feeds one view. Raise `version` when the
-    shape or `evolve` changes: the new code then builds documents of its own beside those of the old. `weigh` is
-    roughly how many 400 bytes a document takes in memory.
+    shape or `evolve` changes: the new code then builds documents of its own beside those of the old; `declared` names
+    the fields, columns, indexes and tables in which they may differ from those of the version before. `weigh` is roughly
+    how many 400 bytes a document takes in memory.
     """
 
     name: str
@@ -99,6 +100,7 @@ class View(Generic[D]):
     source: Literal["events", "decisions"] = "events"
     facts: Callable[[Decoded[Any]], Iterable[Fact]] = event_in
     weigh: Callable[[D], int] = lambda _document: 1
+    declared: frozenset[str] = frozenset()
 
     @property
     def title(self) -> str:

@@ -25,6 +25,7 @@ NAMES = (
     "winter",
     "replay",
     "export",
+    "rebuild",
     "auditor",
     "verify",
     "projections",
@@ -130,7 +131,7 @@ def prepared(name: str, ready: Settings, ends: ExitStack) -> Contest:
         from ops.bench.evidence import Verify
 
         return ends.enter_context(closing(Verify()))
-    if name in ("replay", "export"):
+    if name in ("replay", "export", "rebuild"):
         return reading(name, ready, ends)
     if name in ("asof", "ledger", "projections"):
         return posting(name, ready, ends)
@@ -168,7 +169,13 @@ def reading(name: str, ready: Settings, ends: ExitStack) -> Contest:
     from ops.bench.reading import ORDERS, ExportContest, ReplayContest
     from ops.bench.trade_log import TradeLog
 
+    if name == "rebuild" and not ready.redis:
+        raise BenchFailed("rebuild needs a Redis: DAYBOOK_REDIS")
     log = TradeLog(ready.kafka, ORDERS, say)
+    if name == "rebuild":
+        from ops.bench.rebuild import RebuildContest
+
+        return ends.enter_context(closing(RebuildContest(ready, log)))
     contest = ReplayContest(log) if name == "replay" else ExportContest(log, ready.home)
     return ends.enter_context(closing(contest))
 

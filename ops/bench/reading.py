@@ -42,7 +42,7 @@ class Reading:
         self._log = log
         self._codec = Codec()
         self._query = export.events_of(log.topics)
-        self._schemas = _schemas()
+        self._schemas = schemas_by_prefix()
         self._broker = listener_at(log.kafka)
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class Reading:
 
     def _peer_events(self) -> Iterator[tuple[str, dict[str, Any], Message]]:
         """Each event's type and datum, and its message."""
-        for message in _messages(self._log.kafka, self._query.topics, self._log.topics.partitions):
+        for message in messages(self._log.kafka, self._query.topics, self._log.topics.partitions):
             value = message.value() or b""
             name, schema = self._schemas[value[:10]]
             stream = io.BytesIO(value)
@@ -166,7 +166,7 @@ class ExportContest(Reading):
         return events
 
 
-def _messages(kafka: str, topics: Sequence[str], partitions: int) -> Iterator[Message]:
+def messages(kafka: str, topics: Sequence[str], partitions: int) -> Iterator[Message]:
     consumer = Consumer(reader_config(kafka))
     try:
         consumer.assign([TopicPartition(topic, n, 0) for topic in topics for n in range(partitions)])
@@ -184,7 +184,7 @@ def _messages(kafka: str, topics: Sequence[str], partitions: int) -> Iterator[Me
         consumer.close()
 
 
-def _schemas() -> dict[bytes, tuple[str, Any]]:
+def schemas_by_prefix() -> dict[bytes, tuple[str, Any]]:
     """The checked-in schemas by how a value begins, as an outsider would load them; without logical types, since
     datetimes would make the peer slower still.
     """

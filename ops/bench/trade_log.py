@@ -48,7 +48,7 @@ class TradeLog:
         self.kafka = kafka
         self.topics = Topics(f"bench-{secrets.token_hex(4)}", 2)
         self.events = 0
-        self._orders = orders
+        self.orders = orders
         self._progress = progress
         self._codec = Codec()
         self._versions: dict[str, int] = {}
@@ -56,11 +56,11 @@ class TradeLog:
 
     def write(self) -> None:
         """Raises BenchFailed where Kafka does not take it all."""
-        self._progress(f"writing what {self._orders:,} orders leave")
+        self._progress(f"writing what {self.orders:,} orders leave")
         producer = Producer(
             {"bootstrap.servers": self.kafka, "linger.ms": 5, "partitioner": "murmur2_random"}
         )
-        for _ in range(self._orders):
+        for _ in range(self.orders):
             for step in commands_of_an_order():
                 self._write(producer, step)
         if producer.flush(FLUSH_S):

@@ -25,7 +25,9 @@ from ops.bench.latency import Latency
 from ops.bench.ledger import Ledger
 from ops.bench.postgres import Postgres
 from ops.bench.projections import Projections
+from ops.bench.rebuild import RebuildContest
 from ops.bench.stage import Stage
+from ops.bench.trade_log import TradeLog
 from ops.bench.winter import judge
 from ops.local_stack import Addresses
 from schemas.cart import ChangeItemQuantity
@@ -106,6 +108,14 @@ def test_the_ledger_and_one_insert_a_movement_leave_the_same_rows(stack: Address
         report = held(ends.enter_context(closing(Ledger(at(stack, tmp_path), movements=300))))
 
     assert report["proof"] == {"rows_that_differ": 0}
+
+
+def test_a_rebuilt_view_is_what_a_dict_folded_from_the_same_log_says(stack: Addresses, tmp_path: Path):
+    ready = replace(settings.from_environment(), home=tmp_path).at(stack)
+    with closing(RebuildContest(ready, TradeLog(stack.kafka, 3, print))) as contest:
+        report = held(contest)
+
+    assert report["proof"] == {"documents_that_differ": 0}
 
 
 def test_a_round_whose_commands_were_not_accepted_is_no_figure(stage: Stage):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,6 +23,7 @@ from projections.history import of_item
 from projections.rebuild import KafkaLog, Rebuilt
 from projections.redis_store import Keys, RedisReader, RedisSettings, RedisStore
 from projections.registry import REDIS_VIEWS
+from projections.verdict import Verdict
 from projections.view import Batch, Partition, Poison
 from schemas.codec import Codec
 from schemas.topics import Topics
@@ -35,9 +37,9 @@ T = TypeVar("T")
 
 @pytest.fixture(autouse=True)
 def _history(ours: Settings, topics: Topics) -> None:
-    """Five units of A came in, two are reserved; B was damaged."""
+    """Five units of A came in, two are reserved; D was damaged."""
     story = Story().tell(
-        received("A", 5, 5), reserved("A", 5, 2, 2), received("B", 5, 5), adjusted("B", 5, 4)
+        received("A", 5, 5), reserved("A", 5, 2, 2), received("D", 5, 5), adjusted("D", 5, 4)
     )
     codec, producer = Codec(), Producer({"bootstrap.servers": ours.kafka})
     for record in story.records:
@@ -51,30 +53,63 @@ def test_a_view_that_was_never_written_is_built_from_the_log(daybook: Verb, ours
     done = daybook("rebuild", "stock")
     assert done.returncode == 0, done.stderr
     assert "generation 2 of stock is live: 4 records" in done.stdout
-    assert (level(ours, "A")["reserved"], level(ours, "B")["sellable"]) == (2, 4)
+    assert (level(ours, "A")["reserved"], level(ours, "D")["sellable"]) == (2, 4)
 
 
-def test_a_document_that_is_wrong_is_named_and_mended(daybook: Verb, ours: Settings) -> None:
-    assert daybook("rebuild", "stock").returncode == 0
+def test_where_a_document_was_wrong_it_is_named_and_somebody_must_say_why(
+    daybook: Verb, ours: Settings
+) -> None:
+    rebuild.rebuild("stock")
     host, _, port = ours.redis.rpartition(":")
     with redis.Redis(host=host, port=int(port)) as client:
         spoilt = json.dumps({"sellable": 99}).encode()
         client.set(Keys(ours.topic_prefix, stock.VIEW, 2).document("stock/A/main"), b"2\n" + spoilt)
 
-    done = daybook("rebuild", "stock")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == [
-        "rows of the old generation were wrong and are right now: 1",
+    refused = daybook("rebuild", "stock")
+    assert refused.returncode == 1, refused.stderr
+    assert refused.stdout.splitlines() == [
+        "generation 3 of stock is kept, and was not switched to; the live one stays",
+        "rows of the live generation that the log contradicts: 1",
         "  {A/main} differs",
+        'to switch all the same: ./daybook rebuild stock --accept "why they differ"',
     ]
+    assert live_generation(ours) == 2
+    done = daybook("rebuild", "stock", "--accept", "somebody wrote by hand")
+    assert done.returncode == 0, done.stderr
+    assert "accepted: somebody wrote by hand" in done.stdout
     assert level(ours, "A")["sellable"] == 5
+
+
+def test_one_key_is_made_anew_and_the_generation_before_is_brought_back(
+    ours: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        rebuild.rebuild("stock")
+    rebuild.rebuild("stock", back=True)
+    assert live_generation(ours) == 2
+    assert "generation 3 is kept: ./daybook rebuild stock --back" in capsys.readouterr().out
+    rebuild.rebuild("stock", key="A/main")
+    assert "stock/A/main@2 is what the log says: nothing to heal" in capsys.readouterr().out
+    with pytest.raises(typer.Exit) as ended:
+        rebuild.rebuild("stock", key="A/main", back=True)
+    assert ended.value.exit_code == 2
+
+
+def test_a_second_rebuild_of_a_view_is_refused_while_one_runs(
+    daybook: Verb, ours: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with rebuild.alone("stock", ours):
+        refused = daybook("rebuild", "stock")
+        assert daybook("rebuild", "cart").returncode == 0
+    assert refused.returncode == 2
+    assert "another rebuild of it is running" in refused.stderr
 
 
 def test_a_view_in_cassandra_is_rebuilt_in_the_same_way(daybook: Verb, ours: Settings) -> None:
     try:
         done = daybook("rebuild", "ledger")
         assert done.returncode == 0, done.stderr
-        movements = asyncio.run(history("B"))
+        movements = asyncio.run(history("D"))
     finally:
         execute(ours.cassandra, f"DROP KEYSPACE IF EXISTS {ours.keyspace}")
     assert [(row["type"], row["after"]["sellable"]) for row in movements] == [
@@ -89,28 +124,36 @@ def test_a_view_nobody_knows_is_answered_with_those_there_are(daybook: Verb) -> 
     assert "there are in Redis product, stock, cart, command; in Cassandra order, ledger" in refused.stderr
 
 
-def test_ctrl_c_in_the_middle_leaves_the_live_view_as_it_was(
-    daybook: Verb, ours: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_pauses_it_and_the_same_command_goes_on(
+    told: signal.Signals, ours: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert daybook("rebuild", "stock").returncode == 0
+    rebuild.rebuild("stock")
     before = level(ours, "A")
 
     class Interrupted(KafkaLog):
-        """Ctrl-C comes when the first batch has been read, which goes no further until it was heard."""
+        """The signal comes when the second batch has been read, which goes no further until it was heard."""
 
         def batches(self, partition: Partition, start: int, end: int) -> Iterator[Batch]:
             for batch in super().batches(partition, start, end):
-                os.kill(os.getpid(), signal.SIGINT)
-                threading.Event().wait(2)
+                if partition[1]:
+                    os.kill(os.getpid(), told)
+                    threading.Event().wait(2)
                 yield batch
 
     monkeypatch.setattr(rebuild, "KafkaLog", Interrupted)
     with pytest.raises(typer.Exit) as ended:
         rebuild.rebuild("stock")
     assert ended.value.exit_code == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert "generation 3 is paused at" in capsys.readouterr().err
     assert live_generation(ours) == 2
     assert level(ours, "A") == before
+    monkeypatch.setattr(rebuild, "KafkaLog", KafkaLog)
+    monkeypatch.setattr(rebuild, "SAY_EVERY_S", 0.01)
+    rebuild.rebuild("stock")
+    heard = capsys.readouterr()
+    assert "generation 3 of stock is live" in heard.out
+    assert "(went on at" in heard.err
 
 
 def test_whoever_waits_is_told_how_far_it_is(
@@ -119,22 +162,22 @@ def test_whoever_waits_is_told_how_far_it_is(
     monkeypatch.setattr(rebuild, "SAY_EVERY_S", 0.01)
     rebuild.rebuild("stock")
     said = capsys.readouterr().err
-    assert "stock: preparing the next generation (0 s)" in said
-    assert "stock: comparing, then switching" in said
+    assert "stock: preparing" in said
+    assert re.search(r"generation 2: read [\d,]+ of [\d,]+ offsets, [\d,]+/s, \d+ s left", said)
     assert live_generation(ours) == 2
 
 
 def test_a_generation_that_is_not_what_the_log_says_is_reported_row_by_row() -> None:
     wrong = tuple(Difference(f"{{C{n}}}", "missing", b"") for n in range(12))
-    lines = list(rebuild.told(Rebuilt("cart", 3, 27, (), wrong, ()), 1.0))
-    assert lines[0] == "generation 3 of cart is not what the log says and was dropped; the live one stays"
-    assert lines[1:3] == ["rows of the new generation differ from the log: 12", "  {C0} missing"]
-    assert lines[-1] == "  and 2 more"
+    lines = list(rebuild.told(Rebuilt("cart", 3, 27, (), Verdict("live", wrong)), 1.0))
+    assert lines[0] == "generation 3 of cart is kept, and was not switched to; the live one stays"
+    assert lines[1:3] == ["rows of the new generation that the log contradicts: 12", "  {C0} missing"]
+    assert lines[-2:] == ["  and 2 more", "this is a bug to report; --anew builds another one"]
 
 
 def test_what_could_not_be_applied_is_named() -> None:
     poison = Poison("cart/1", 7, "UnexpectedFact: version 3 follows 1")
-    lines = list(rebuild.told(Rebuilt("cart", 3, 27, (poison,), (), ()), 1.0))
+    lines = list(rebuild.told(Rebuilt("cart", 3, 27, (poison,), Verdict("log")), 1.0))
     assert lines[-1] == "  cart/1 at offset 7: UnexpectedFact: version 3 follows 1"
 
 

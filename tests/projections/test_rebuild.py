@@ -1,43 +1,64 @@
-"""F26: a view is built anew beside the live one, compared, and switched to in one step; killed, it begins again."""
+"""F26: a view is built anew beside the live one, judged, and switched to in one step; killed anywhere, it goes on."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
+import orjson
 import pytest
 import redis
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # public, not marked as such
 
 from ops.local_stack import Addresses
-from projections import cart, history, ledger, rebuild, stock
+from projections import cart, generations, history, ledger, stock, verdict
+from projections.building import Rebuildable, RebuildFailed
 from projections.cassandra_store import CassandraReader, CassandraSettings, CassandraStore
-from projections.compare import digests_of
-from projections.rebuild import KafkaLog, Rebuildable
+from projections.compare import Difference, digests_of
+from projections.rebuild import KafkaLog, Rebuilding
+from projections.redis_connection import RedisConnection
 from projections.redis_store import Keys, RedisReader, RedisSettings, RedisStore
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
-from projections.view import Batch, Partition
+from projections.verdict import Verdict
+from projections.view import Batch, Partition, View
 from schemas.codec import Codec
 from tests.projections.shop import added, adjusted, created, received, reserved
 from tests.projections.story import TOPICS, Story, deliver
 
+Of = Callable[[int | None], Rebuildable]
+
 
 @pytest.fixture(autouse=True)
-def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No reader is about that must be waited for."""
-    monkeypatch.setattr(rebuild, "GRACE_S", 0.0)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No reader is about that believes in what was live a moment ago, and no projection that must be given time."""
+    monkeypatch.setattr(generations, "GRACE_S", 0.0)
+    monkeypatch.setattr(verdict, "STANDS_STILL_S", 0.3)
 
 
 @pytest.fixture
-def redis_of(redis_settings: RedisSettings) -> Callable[[int | None], Rebuildable]:
+def redis_of(redis_settings: RedisSettings) -> Of:
     return partial(RedisStore, redis_settings, REDIS_VIEWS)
 
 
 @pytest.fixture
-def cassandra_of(cassandra_settings: CassandraSettings) -> Callable[[int | None], Rebuildable]:
+def cassandra_of(cassandra_settings: CassandraSettings) -> Of:
     return partial(CassandraStore, cassandra_settings, CASSANDRA_VIEWS)
+
+
+@pytest.fixture
+def server(redis_settings: RedisSettings) -> Iterator[redis.Redis]:
+    host, _, port = redis_settings.address.rpartition(":")
+    with redis.Redis(host=host, port=int(port)) as client:
+        yield client
+
+
+def rebuilding(of: Of, story: Any, view: View[Any] = cart.VIEW) -> Rebuilding:
+    return Rebuilding(view, tuple(view.topics(TOPICS)), of, story)
 
 
 def some_carts(count: int = 9) -> Story:
@@ -47,127 +68,268 @@ def some_carts(count: int = 9) -> Story:
     return story
 
 
-class Growing:
-    """A log to which, each time its end is asked for, something is added and given to the live store as well."""
+class Killed(Exception):  # what happens to the process, in a word
+    """Nothing more is done."""
 
-    def __init__(self, story: Story, times: int) -> None:
-        self.story, self.times = story, times
+
+class CutShort:
+    """A log in the midst of which whoever reads it is killed."""
+
+    def __init__(self, story: Story, batches: int) -> None:
+        self.story, self.left = story, batches
 
     def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
-        if self.times:
-            self.times -= 1
-            self.story.tell(added("C1", f"S{self.times}", 1))
+        return self.story.ends(topics)
+
+    def batches(self, partition: Partition, start: int, end: int) -> Iterator[Batch]:
+        for batch in self.story.batches(partition, start, end):
+            if not self.left:
+                raise Killed
+            self.left -= 1
+            yield batch
+
+
+class Growing(CutShort):
+    """A log to which, each time its end is asked for, something is added."""
+
+    def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
+        if self.left:
+            self.left -= 1
+            self.story.tell(added("C1", f"S{self.left}", 1))
         return self.story.ends(topics)
 
     def batches(self, partition: Partition, start: int, end: int) -> Iterator[Batch]:
         return self.story.batches(partition, start, end)
 
 
-async def test_a_view_is_rebuilt_beside_the_live_one_and_switched_to(
-    redis_store: RedisStore, redis_of: Callable[[int | None], Rebuildable], redis_reader: RedisReader
+@asynccontextmanager
+async def meanwhile(work: Callable[[], Any]) -> AsyncIterator[None]:
+    """The work is done again and again beside what is tested; what it raises is raised."""
+
+    async def again() -> None:
+        while True:
+            await work()
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(again())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+async def test_a_view_is_rebuilt_beside_the_live_one_switched_to_and_the_old_one_kept(
+    redis_store: RedisStore, redis_of: Of, redis_reader: RedisReader
 ) -> None:
     story = some_carts()
     await deliver(redis_store, story)
     before = await cart.by_id(redis_reader, "C1")
-    done = await rebuild.rebuild(cart.VIEW, [TOPICS.events("cart")], redis_of, story)
+    done = await rebuilding(redis_of, story).rebuild()
 
-    assert (done.switched, done.generation, done.records) == (True, 2, 27)
-    assert (done.wrong, done.mended, done.poisons) == ((), (), ())
+    assert (done.is_fit, done.generation, done.previous, done.records) == (True, 2, 1, 27)
+    assert (done.verdict, done.poisons) == (Verdict("live"), ())
     assert await redis_store.live(cart.VIEW) == 2
     assert await cart.by_id(redis_reader, "C1") == before
-    assert await digests_of(redis_store, cart.VIEW, 1) == {}
+    assert await digests_of(redis_store, cart.VIEW, 1) == await digests_of(redis_store, cart.VIEW, 2)
 
 
-async def test_the_live_store_goes_on_in_the_new_generation(
-    redis_store: RedisStore, redis_of: Callable[[int | None], Rebuildable], redis_reader: RedisReader
+async def test_readers_see_a_whole_view_at_every_moment_while_the_log_grows(
+    redis_store: RedisStore, redis_of: Of, redis_reader: RedisReader
 ) -> None:
-    story = some_carts()
+    story, seen = some_carts(), [0]
     await deliver(redis_store, story)
-    await rebuild.rebuild(cart.VIEW, [TOPICS.events("cart")], redis_of, story)
-    assert await deliver(redis_store, story.tell(added("C1", "Z", 1))) == []
-    served = await cart.by_id(redis_reader, "C1")
-    assert served
-    assert served.version == 4
+
+    async def read() -> None:
+        served = await cart.by_id(redis_reader, "C1")
+        assert served is not None
+        assert served.version >= seen[-1]
+        seen.append(served.version)
+
+    async with meanwhile(read), meanwhile(lambda: deliver(redis_store, story)):
+        done = await rebuilding(redis_of, Growing(story, 2)).rebuild()
+    await deliver(redis_store, story.tell(added("C1", "Z", 1)))
+    await read()
+    assert (done.is_fit, done.verdict.witness, done.records) == (True, "live", 29)
+    assert seen[-1] == 6
 
 
-async def test_a_corrupted_key_is_named_and_mended(
+async def test_where_the_live_one_is_wrong_it_is_switched_only_when_somebody_says_why(
     redis_store: RedisStore,
     redis_settings: RedisSettings,
-    redis_of: Callable[[int | None], Rebuildable],
+    redis_of: Of,
     redis_reader: RedisReader,
+    server: redis.Redis,
 ) -> None:
     story = Story().tell(received("A", 5, 5), reserved("A", 5, 2), received("B", 5, 5))
     await deliver(redis_store, story)
-    host, _, port = redis_settings.address.rpartition(":")
-    with redis.Redis(host=host, port=int(port)) as client:
-        client.set(Keys(redis_settings.prefix, stock.VIEW, 1).document("stock/A/main"), b'2\n{"sellable":99}')
-        client.delete(Keys(redis_settings.prefix, stock.VIEW, 1).document("stock/B/main"))
-    done = await rebuild.rebuild(stock.VIEW, [TOPICS.events("inventory")], redis_of, story)
+    keys = Keys(redis_settings.prefix, stock.VIEW, 1)
+    server.set(keys.document("stock/A/main"), b'2\n{"sellable":99}')
+    server.delete(keys.document("stock/B/main"))
+    server.set(keys.document("stock/C/main"), b"1\n{}")
 
-    assert [(one.kind, one.name) for one in done.mended] == [("differs", "{A/main}"), ("missing", "{B/main}")]
+    refused = await rebuilding(redis_of, story, stock.VIEW).rebuild()
+    assert (refused.is_fit, refused.verdict.wrong) == (False, ())
+    assert [(one.kind, one.name) for one in refused.verdict.spoilt] == [
+        ("differs", "{A/main}"), ("missing", "{B/main}"), ("extra", "{C/main}")
+    ]  # fmt: skip
+    assert await redis_store.live(stock.VIEW) == 1
+
+    done = await rebuilding(redis_of, story, stock.VIEW).rebuild(accept="somebody wrote by hand")
+    assert (done.is_fit, done.generation, done.records) == (True, refused.generation, 0)
+    assert (await redis_store.succession(stock.VIEW)).accepted == "somebody wrote by hand"
     served = await stock.by_sku(redis_reader, "A")
     assert served
     assert served.document()["reserved"] == 2
 
 
-async def test_a_rebuild_catches_up_with_what_comes_meanwhile(
-    redis_store: RedisStore, redis_of: Callable[[int | None], Rebuildable]
+async def test_a_store_that_was_emptied_is_no_witness_and_the_log_is_asked_instead(
+    redis_store: RedisStore, redis_settings: RedisSettings, redis_of: Of, server: redis.Redis
 ) -> None:
     story = some_carts()
     await deliver(redis_store, story)
-    done = await rebuild.rebuild(cart.VIEW, [TOPICS.events("cart")], redis_of, Growing(story, times=2))
-    assert (done.switched, done.records) == (True, 29)
+    for name in server.scan_iter(f"{redis_settings.prefix}:*"):
+        server.delete(name)
+    done = await rebuilding(redis_of, story).rebuild()
+    assert (done.is_fit, done.verdict, done.previous) == (True, Verdict("log"), 0)
 
 
-async def test_a_rebuild_that_was_killed_half_way_twice_begins_again_under_a_new_number(
-    redis_store: RedisStore, redis_of: Callable[[int | None], Rebuildable]
+async def test_killed_at_any_step_it_goes_on_and_what_is_live_is_whole(
+    redis_store: RedisStore,
+    redis_settings: RedisSettings,
+    redis_of: Of,
+    server: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At each round trip to the store in turn; after each kill another rebuild goes on to the end."""
+    ask, fuse = RedisConnection.ask, [-1]
+
+    async def ask_or_die(connection: RedisConnection, commands: Any) -> Any:
+        fuse[0] -= 1
+        if fuse[0] == 0:
+            raise Killed
+        return await ask(connection, commands)
+
+    monkeypatch.setattr(RedisConnection, "ask", ask_or_die)
+    story = some_carts(3)
+    await deliver(redis_store, story)
+    should = await digests_of(redis_store, cart.VIEW, 1)
+    for step in count(1):
+        fuse[0] = step
+        try:
+            await rebuilding(redis_of, story).rebuild()
+            break
+        except Killed:
+            assert await digests_of(redis_store, cart.VIEW, await redis_store.live(cart.VIEW)) == should
+        assert (await rebuilding(redis_of, story).rebuild()).is_fit
+        assert await digests_of(redis_store, cart.VIEW, await redis_store.live(cart.VIEW)) == should
+        documents = server.scan_iter(f"{redis_settings.prefix}:{cart.VIEW.title}:*")
+        assert len({name.split(b":")[2] for name in documents}) == 2, f"killed at step {step}"
+    assert step > 25
+
+
+async def test_what_was_paused_goes_on_where_it_stood_unless_it_shall_be_anew(
+    redis_store: RedisStore, redis_of: Of
 ) -> None:
     story = some_carts()
     await deliver(redis_store, story)
-
-    class Killed(Growing):
-        def batches(self, partition: Partition, start: int, end: int) -> Iterator[Batch]:
-            yield next(self.story.batches(partition, start, end))
-            raise KeyboardInterrupt
-
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            await rebuild.rebuild(cart.VIEW, [TOPICS.events("cart")], redis_of, Killed(story, 0))
+        with pytest.raises(Killed):
+            await rebuilding(redis_of, CutShort(story, 1)).rebuild()
         assert await redis_store.live(cart.VIEW) == 1
-    done = await rebuild.rebuild(cart.VIEW, [TOPICS.events("cart")], redis_of, story)
-    assert (done.switched, done.generation) == (True, 4)
-    for unfinished in (1, 2, 3):
-        assert await digests_of(redis_store, cart.VIEW, unfinished) == {}
+    went_on = rebuilding(redis_of, story)
+    done = await went_on.rebuild()
+    assert (done.is_fit, done.generation) == (True, 2)
+    assert (done.records, went_on.course.resumed) == (13, 28)
+
+    with pytest.raises(Killed):
+        await rebuilding(redis_of, CutShort(story, 1)).rebuild()
+    done = await rebuilding(redis_of, story).rebuild(anew=True)
+    assert (done.generation, done.records) == (4, 27)
+    assert await digests_of(redis_store, cart.VIEW, 3) == {}
 
 
-async def test_a_next_generation_that_is_not_what_the_log_says_is_not_switched_to(
+async def test_a_new_version_is_compared_with_the_one_before_it_but_for_what_it_declares(
+    redis_store: RedisStore, redis_settings: RedisSettings
+) -> None:
+    def dump(level: Any) -> bytes:
+        return orjson.dumps(orjson.loads(stock.dump(level)) | {"version": level.version, "colour": "red"})
+
+    story = Story().tell(received("A", 5, 5), reserved("A", 5, 2), received("B", 5, 5))
+    await deliver(redis_store, story)
+    newer = replace(stock.VIEW, version=stock.VIEW.version + 1, dump=dump)
+    refused = await rebuilding(partial(RedisStore, redis_settings, (newer,)), story, newer).rebuild()
+    assert (refused.is_fit, len(refused.verdict.spoilt), refused.verdict.wrong) == (False, 2, ())
+
+    declaring = replace(newer, declared=frozenset({"colour"}))
+    done = await rebuilding(partial(RedisStore, redis_settings, (declaring,)), story, declaring).rebuild()
+    assert (done.is_fit, done.verdict, done.previous) == (True, Verdict("live"), 0)
+
+
+def test_a_declared_column_or_table_is_not_judged(cassandra_settings: CassandraSettings) -> None:
+    view = replace(ledger.VIEW, declared=frozenset({"head", "stock_folios"}))
+    store = CassandraStore(cassandra_settings, (view,))
+    assert store.undeclared(view, 'stock_heads.version [1,"A","main"]', b'[7,"[1,2]"]') == b"[7]"
+    assert store.undeclared(view, 'stock_ledger.movement [1,2,"A","main",3]', b'["{}"]') == b'["{}"]'
+    assert store.undeclared(view, 'stock_folios.folio [1,"A","main",3]', b'["[]"]') is None
+
+
+async def test_what_was_begun_for_an_older_version_of_the_view_is_dropped(
+    redis_store: RedisStore, redis_settings: RedisSettings, redis_of: Of
+) -> None:
+    story, newer = some_carts(), replace(cart.VIEW, version=cart.VIEW.version + 1)
+    with pytest.raises(Killed):
+        await rebuilding(redis_of, CutShort(story, 2)).rebuild()
+    assert await digests_of(redis_store, cart.VIEW, 2) != {}
+    assert (await rebuilding(partial(RedisStore, redis_settings, (newer,)), story, newer).rebuild()).is_fit
+    assert await digests_of(redis_store, cart.VIEW, 2) == {}
+    assert (await redis_store.succession(cart.VIEW)).building == 0
+
+
+async def test_the_generation_before_is_brought_back_as_far_as_the_log_and_the_one_before_that_is_gone(
+    redis_store: RedisStore, redis_of: Of, redis_reader: RedisReader
+) -> None:
+    story = some_carts()
+    with pytest.raises(RebuildFailed, match="no generation that could be brought back"):
+        await rebuilding(redis_of, story).bring_back()
+    await deliver(redis_store, story)
+    for _ in range(2):
+        await rebuilding(redis_of, story).rebuild()
+    assert await digests_of(redis_store, cart.VIEW, 1) == {}
+    await deliver(redis_store, story.tell(added("C1", "Z", 1)))
+
+    back = await rebuilding(redis_of, story).bring_back()
+    assert (back.generation, back.previous, back.records) == (2, 3, 1)
+    assert await redis_store.live(cart.VIEW) == 2
+    served = await cart.by_id(redis_reader, "C1")
+    assert served
+    assert served.version == 4
+    assert (await rebuilding(redis_of, story).bring_back()).generation == 3
+
+
+async def test_a_next_generation_that_is_not_what_the_log_says_never_goes_live(
     redis_store: RedisStore, redis_settings: RedisSettings
 ) -> None:
     """The planted bug: a store that loses every third document."""
 
     class Forgetful(RedisStore):
         async def _write(self, view: Any, generation: int, folded: Any) -> None:
-            kept = {s: d for s, d in folded.after.items() if generation == 1 or hash_of(s) % 3}
+            kept = {s: d for s, d in folded.after.items() if generation == 1 or int(s[-1]) % 3}
             await super()._write(view, generation, replace(folded, after=kept))
-
-    def hash_of(stream: str) -> int:
-        return int(stream[-1])
 
     story = some_carts()
     await deliver(redis_store, story)
     of = partial(Forgetful, redis_settings, REDIS_VIEWS)
-    done = await rebuild.rebuild(cart.VIEW, [TOPICS.events("cart")], of, story)
-    assert [(one.kind, one.name) for one in done.wrong] == [
-        ("missing", "{C0}"), ("missing", "{C3}"), ("missing", "{C6}")
-    ]  # fmt: skip
-    assert (done.switched, await redis_store.live(cart.VIEW)) == (False, 1)
-    assert await digests_of(redis_store, cart.VIEW, 2) == {}
+    done = await rebuilding(of, story).rebuild(accept="whatever it holds")
+    assert done.verdict.wrong == tuple(Difference(f"{{C{n}}}", "missing", b"") for n in (0, 3, 6))
+    assert (done.is_fit, await redis_store.live(cart.VIEW)) == (False, 1)
+    assert (await redis_store.succession(cart.VIEW)).building == 2
 
 
-async def test_the_ledger_is_rebuilt_in_tables_of_its_own(
-    cassandra_store: CassandraStore,
-    cassandra_of: Callable[[int | None], Rebuildable],
-    cassandra_reader: CassandraReader,
+async def test_the_ledger_is_rebuilt_in_tables_of_its_own_and_brought_back(
+    cassandra_store: CassandraStore, cassandra_of: Of, cassandra_reader: CassandraReader
 ) -> None:
     story = Story()
     for n in range(40):
@@ -177,14 +339,25 @@ async def test_the_ledger_is_rebuilt_in_tables_of_its_own(
         "UPDATE stock_heads_v2_g1 USING TIMESTAMP 50 SET head = '[]' WHERE bucket = ? AND sku = ? AND location = ?",
         ledger.VIEW.key_of("stock/S7/main"),
     )
-    done = await rebuild.rebuild(ledger.VIEW, [TOPICS.events("inventory")], cassandra_of, story)
-    assert (done.switched, done.generation, done.records) == (True, 2, 120)
-    assert [(one.kind, "S7" in one.name) for one in done.mended] == [("differs", True)]
+    with pytest.raises(Killed):
+        await rebuilding(cassandra_of, CutShort(story, 9), ledger.VIEW).rebuild()
+    refused = await rebuilding(cassandra_of, story, ledger.VIEW).rebuild()
+    assert (refused.is_fit, refused.generation, refused.records) == (False, 2, 57)
+    assert [(one.kind, "S7" in one.name) for one in refused.verdict.spoilt] == [("differs", True)]
+    done = await rebuilding(cassandra_of, story, ledger.VIEW).rebuild(accept="a head was spoilt")
+    assert (done.is_fit, done.generation) == (True, 2)
 
     assert await deliver(cassandra_store, story.tell(received("S7", 1, 5))) == []
-    page = await history.of_item(cassandra_reader, "S7")
+    assert await versions(cassandra_reader, "S7") == [4, 3, 2, 1]
+    assert (await rebuilding(cassandra_of, story, ledger.VIEW).bring_back()).generation == 1
+    assert await cassandra_store.live(ledger.VIEW) == 1
+    assert await versions(cassandra_reader, "S7") == [4, 3, 2, 1]
+
+
+async def versions(reader: CassandraReader, sku: str) -> list[int]:
+    page = await history.of_item(reader, sku)
     assert page
-    assert [row["version"] for row in page.served().document()["movements"]] == [4, 3, 2, 1]
+    return [row["version"] for row in page.served().document()["movements"]]
 
 
 @pytest.fixture
