@@ -16,6 +16,7 @@ from ops.cli import brought_up, fail, say
 from ops.settings import Settings
 from projections.building import Course, RebuildFailed
 from projections.compare import Difference
+from projections.generations import Succession
 from projections.rebuild import KafkaLog, Rebuilding, Rebuilt
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS, rebuilding
 from projections.view import StoreUnavailable
@@ -84,7 +85,7 @@ def _rebuild(view: str, found: Settings, work: Work) -> None:
         raise typer.Exit(130) from None
     for line in told(done, time.monotonic() - began):
         typer.echo(line)
-    if not done.is_fit:
+    if not done.is_live:
         raise typer.Exit(1)
 
 
@@ -152,9 +153,9 @@ def _paused(view: str, course: Course) -> str:
 def told(done: Rebuilt, elapsed_s: float) -> Iterator[str]:
     """What came of it, in words; of what is wrong, the first of each kind by name."""
     name = f"generation {done.generation} of {done.view}"
-    if done.is_fit:
+    if done.switched is not None:
         yield f"{name} is live: {done.records:,} records in {elapsed_s:.1f} s"
-        yield from _why_live(done)
+        yield from _why_live(done, done.switched)
     else:
         yield f"{name} is kept, and was not switched to; the live one stays"
     yield from _listed("rows of the new generation that the log contradicts", _names(done.verdict.wrong))
@@ -165,19 +166,19 @@ def told(done: Rebuilt, elapsed_s: float) -> Iterator[str]:
     )
     if done.verdict.wrong:
         yield "this is a bug to report; --anew builds another one"
-    elif not done.is_fit:
+    elif not done.is_live:
         yield f'to switch all the same: ./daybook rebuild {done.view} --accept "why they differ"'
 
 
-def _why_live(done: Rebuilt) -> Iterator[str]:
-    if done.accepted:
-        yield f"accepted: {done.accepted}"
+def _why_live(done: Rebuilt, now: Succession) -> Iterator[str]:
+    if now.accepted:
+        yield f"accepted: {now.accepted}"
     elif done.verdict.witness == "live":
         yield "each row is what the generation before it holds at the same position"
     elif done.verdict.witness == "log":
         yield "each row is what the log says; the generation before it had not come so far, and was not compared"
-    if done.previous:
-        yield f"generation {done.previous} is kept: ./daybook rebuild {done.view} --back"
+    if now.previous:
+        yield f"generation {now.previous} is kept: ./daybook rebuild {done.view} --back"
 
 
 def _names(differences: Iterable[Difference]) -> list[str]:

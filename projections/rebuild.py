@@ -23,8 +23,8 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """`records` were read by this run; `poisons` are records that the view cannot apply. `accepted` is why it was
-    switched to all the same; `previous` can be brought back, if it is not 0.
+    """`records` were read by this run; `poisons` are records that the view cannot apply. `switched` is what the store
+    knows since it is live; None where it is not.
     """
 
     view: str
@@ -32,13 +32,11 @@ class Rebuilt:
     records: int
     poisons: tuple[Poison, ...]
     verdict: Verdict
-    accepted: str = ""
-    previous: int = 0
+    switched: Succession | None = None
 
     @property
-    def is_fit(self) -> bool:
-        """What contradicts the log never goes live; what contradicts the live one does if somebody says why."""
-        return not self.verdict.wrong and (not self.verdict.spoilt or bool(self.accepted))
+    def is_live(self) -> bool:
+        return self.switched is not None
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,11 @@ class Rebuilding:
                 with closing(Scratch()) as scratch:
                     judge = Judge(build, succession.building, store, shown, live, scratch)
                     verdict = await judge.verdict()
-                done = self._report(build, succession.building, verdict, accept if verdict.spoilt else "")
-                if done.is_fit:
-                    then = await self._switch(build, store, done.generation, succession, done.accepted)
-                    return replace(done, previous=then.previous)
-                return done
+                if not verdict.allows(accept):
+                    return self._report(build, verdict)
+                accepted = accept if verdict.spoilt else ""
+                then = await self._switch(build, store, succession.building, succession, accepted)
+                return self._report(build, verdict, then)
 
     async def bring_back(self) -> Rebuilt:
         """Switch to the generation that was live before, once it is as far as the log; the one it replaces is kept."""
@@ -80,8 +78,7 @@ class Rebuilding:
                 raise RebuildFailed(f"{self.view.name} has no generation that could be brought back")
             async with self._build(succession.previous) as build:
                 then = await self._switch(build, store, succession.previous, succession)
-                done = self._report(build, succession.previous, Verdict("none"))
-                return replace(done, previous=then.previous)
+                return self._report(build, Verdict("none"), then)
 
     async def _shown(self, store: Rebuildable, build: Build) -> tuple[View[Any], int]:
         """What readers are shown: the live generation of this version, or of the last one before it that holds any."""
@@ -95,20 +92,20 @@ class Rebuilding:
     async def _switch(
         self, build: Build, store: Rebuildable, generation: int, known: Succession, accepted: str = ""
     ) -> Succession:
+        live = await store.live(self.view)
+        is_there = any((await store.places(self.view, live, build.ends)).values())
         for _ in range(SWITCH_ATTEMPTS):
+            then = known.switched(live, accepted=accepted, keep=is_there)
             await build.catch_up()
             self.course.stage = "switching"
-            live = await store.live(self.view)
-            is_there = any((await store.places(self.view, live, build.ends)).values())
-            then = known.switched(live, accepted=accepted, keep=is_there)
             if await store.switch(self.view, generation, build.ends, then):
                 log.info("switched", view=self.view.name, live=generation, before=live, accepted=accepted)
                 return then
         raise RebuildFailed(f"the live generation of {self.view.name} kept ahead of the next one")
 
-    def _report(self, build: Build, generation: int, verdict: Verdict, accepted: str = "") -> Rebuilt:
+    def _report(self, build: Build, verdict: Verdict, then: Succession | None = None) -> Rebuilt:
         poisons = tuple(build.poisons.values())
-        return Rebuilt(self.view.name, generation, build.records, poisons, verdict, accepted)
+        return Rebuilt(self.view.name, self.course.generation, build.records, poisons, verdict, then)
 
     @asynccontextmanager
     async def _live_store(self) -> AsyncIterator[Rebuildable]:

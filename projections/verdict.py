@@ -38,6 +38,10 @@ class Verdict:
     wrong: tuple[Difference, ...] = ()
     spoilt: tuple[Difference, ...] = ()
 
+    def allows(self, accepted: str) -> bool:
+        """What contradicts the log never goes live; what contradicts the live one does if somebody says why."""
+        return not self.wrong and (not self.spoilt or bool(accepted))
+
 
 class _Pair(NamedTuple):
     """What a row holds in both generations, as digests; empty where there is none."""

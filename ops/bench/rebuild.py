@@ -89,7 +89,7 @@ class RebuildContest:
             done = asyncio.run(work.rebuild())
         finally:
             log.close()
-        if not done.is_fit:
+        if not done.is_live:
             raise BenchFailed(f"the view was not switched to: {done.verdict}")
         return self._figure(done.records, time.monotonic() - began, costs)
 

@@ -20,7 +20,7 @@ from projections import cart, generations, history, ledger, stock, verdict
 from projections.building import Rebuildable, RebuildFailed
 from projections.cassandra_store import CassandraReader, CassandraSettings, CassandraStore
 from projections.compare import Difference, digests_of
-from projections.rebuild import KafkaLog, Rebuilding
+from projections.rebuild import KafkaLog, Rebuilding, Rebuilt
 from projections.redis_connection import RedisConnection
 from projections.redis_store import Keys, RedisReader, RedisSettings, RedisStore
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
@@ -66,6 +66,12 @@ def some_carts(count: int = 9) -> Story:
     for n in range(count):
         story.tell(created(f"C{n}"), added(f"C{n}", "A", 1), added(f"C{n}", "B", 2))
     return story
+
+
+def previous(done: Rebuilt) -> int:
+    """What can be brought back now that it is live."""
+    assert done.switched is not None
+    return done.switched.previous
 
 
 class Killed(Exception):  # what happens to the process, in a word
@@ -129,7 +135,7 @@ async def test_a_view_is_rebuilt_beside_the_live_one_switched_to_and_the_old_one
     before = await cart.by_id(redis_reader, "C1")
     done = await rebuilding(redis_of, story).rebuild()
 
-    assert (done.is_fit, done.generation, done.previous, done.records) == (True, 2, 1, 27)
+    assert (done.generation, previous(done), done.records) == (2, 1, 27)
     assert (done.verdict, done.poisons) == (Verdict("live"), ())
     assert await redis_store.live(cart.VIEW) == 2
     assert await cart.by_id(redis_reader, "C1") == before
@@ -152,7 +158,7 @@ async def test_readers_see_a_whole_view_at_every_moment_while_the_log_grows(
         done = await rebuilding(redis_of, Growing(story, 2)).rebuild()
     await deliver(redis_store, story.tell(added("C1", "Z", 1)))
     await read()
-    assert (done.is_fit, done.verdict.witness, done.records) == (True, "live", 29)
+    assert (done.is_live, done.verdict.witness, done.records) == (True, "live", 29)
     assert seen[-1] == 6
 
 
@@ -171,18 +177,22 @@ async def test_where_the_live_one_is_wrong_it_is_switched_only_when_somebody_say
     server.set(keys.document("stock/C/main"), b"1\n{}")
 
     refused = await rebuilding(redis_of, story, stock.VIEW).rebuild()
-    assert (refused.is_fit, refused.verdict.wrong) == (False, ())
+    assert (refused.is_live, refused.verdict.wrong) == (False, ())
     assert [(one.kind, one.name) for one in refused.verdict.spoilt] == [
         ("differs", "{A/main}"), ("missing", "{B/main}"), ("extra", "{C/main}")
     ]  # fmt: skip
     assert await redis_store.live(stock.VIEW) == 1
 
     done = await rebuilding(redis_of, story, stock.VIEW).rebuild(accept="somebody wrote by hand")
-    assert (done.is_fit, done.generation, done.records) == (True, refused.generation, 0)
+    assert (done.is_live, done.generation, done.records) == (True, refused.generation, 0)
     assert (await redis_store.succession(stock.VIEW)).accepted == "somebody wrote by hand"
     served = await stock.by_sku(redis_reader, "A")
     assert served
     assert served.document()["reserved"] == 2
+    server.delete(Keys(redis_settings.prefix, stock.VIEW, 2).document("stock/B/main"))
+    assert not (await rebuilding(redis_of, story, stock.VIEW).rebuild()).is_live, (
+        "another difference, another reason"
+    )
 
 
 async def test_a_store_that_was_emptied_is_no_witness_and_the_log_is_asked_instead(
@@ -193,7 +203,7 @@ async def test_a_store_that_was_emptied_is_no_witness_and_the_log_is_asked_inste
     for name in server.scan_iter(f"{redis_settings.prefix}:*"):
         server.delete(name)
     done = await rebuilding(redis_of, story).rebuild()
-    assert (done.is_fit, done.verdict, done.previous) == (True, Verdict("log"), 0)
+    assert (done.verdict, previous(done)) == (Verdict("log"), 0)
 
 
 async def test_killed_at_any_step_it_goes_on_and_what_is_live_is_whole(
@@ -223,7 +233,7 @@ async def test_killed_at_any_step_it_goes_on_and_what_is_live_is_whole(
             break
         except Killed:
             assert await digests_of(redis_store, cart.VIEW, await redis_store.live(cart.VIEW)) == should
-        assert (await rebuilding(redis_of, story).rebuild()).is_fit
+        assert (await rebuilding(redis_of, story).rebuild()).is_live
         assert await digests_of(redis_store, cart.VIEW, await redis_store.live(cart.VIEW)) == should
         documents = server.scan_iter(f"{redis_settings.prefix}:{cart.VIEW.title}:*")
         assert len({name.split(b":")[2] for name in documents}) == 2, f"killed at step {step}"
@@ -241,7 +251,7 @@ async def test_what_was_paused_goes_on_where_it_stood_unless_it_shall_be_anew(
         assert await redis_store.live(cart.VIEW) == 1
     went_on = rebuilding(redis_of, story)
     done = await went_on.rebuild()
-    assert (done.is_fit, done.generation) == (True, 2)
+    assert (done.is_live, done.generation) == (True, 2)
     assert (done.records, went_on.course.resumed) == (13, 28)
 
     with pytest.raises(Killed):
@@ -261,11 +271,11 @@ async def test_a_new_version_is_compared_with_the_one_before_it_but_for_what_it_
     await deliver(redis_store, story)
     newer = replace(stock.VIEW, version=stock.VIEW.version + 1, dump=dump)
     refused = await rebuilding(partial(RedisStore, redis_settings, (newer,)), story, newer).rebuild()
-    assert (refused.is_fit, len(refused.verdict.spoilt), refused.verdict.wrong) == (False, 2, ())
+    assert (refused.is_live, len(refused.verdict.spoilt), refused.verdict.wrong) == (False, 2, ())
 
     declaring = replace(newer, declared=frozenset({"colour"}))
     done = await rebuilding(partial(RedisStore, redis_settings, (declaring,)), story, declaring).rebuild()
-    assert (done.is_fit, done.verdict, done.previous) == (True, Verdict("live"), 0)
+    assert (done.verdict, previous(done)) == (Verdict("live"), 0)
 
 
 def test_a_declared_column_or_table_is_not_judged(cassandra_settings: CassandraSettings) -> None:
@@ -283,7 +293,7 @@ async def test_what_was_begun_for_an_older_version_of_the_view_is_dropped(
     with pytest.raises(Killed):
         await rebuilding(redis_of, CutShort(story, 2)).rebuild()
     assert await digests_of(redis_store, cart.VIEW, 2) != {}
-    assert (await rebuilding(partial(RedisStore, redis_settings, (newer,)), story, newer).rebuild()).is_fit
+    assert (await rebuilding(partial(RedisStore, redis_settings, (newer,)), story, newer).rebuild()).is_live
     assert await digests_of(redis_store, cart.VIEW, 2) == {}
     assert (await redis_store.succession(cart.VIEW)).building == 0
 
@@ -301,7 +311,7 @@ async def test_the_generation_before_is_brought_back_as_far_as_the_log_and_the_o
     await deliver(redis_store, story.tell(added("C1", "Z", 1)))
 
     back = await rebuilding(redis_of, story).bring_back()
-    assert (back.generation, back.previous, back.records) == (2, 3, 1)
+    assert (back.generation, previous(back), back.records) == (2, 3, 1)
     assert await redis_store.live(cart.VIEW) == 2
     served = await cart.by_id(redis_reader, "C1")
     assert served
@@ -324,7 +334,7 @@ async def test_a_next_generation_that_is_not_what_the_log_says_never_goes_live(
     of = partial(Forgetful, redis_settings, REDIS_VIEWS)
     done = await rebuilding(of, story).rebuild(accept="whatever it holds")
     assert done.verdict.wrong == tuple(Difference(f"{{C{n}}}", "missing", b"") for n in (0, 3, 6))
-    assert (done.is_fit, await redis_store.live(cart.VIEW)) == (False, 1)
+    assert (done.is_live, await redis_store.live(cart.VIEW)) == (False, 1)
     assert (await redis_store.succession(cart.VIEW)).building == 2
 
 
@@ -342,10 +352,10 @@ async def test_the_ledger_is_rebuilt_in_tables_of_its_own_and_brought_back(
     with pytest.raises(Killed):
         await rebuilding(cassandra_of, CutShort(story, 9), ledger.VIEW).rebuild()
     refused = await rebuilding(cassandra_of, story, ledger.VIEW).rebuild()
-    assert (refused.is_fit, refused.generation, refused.records) == (False, 2, 57)
+    assert (refused.is_live, refused.generation, refused.records) == (False, 2, 57)
     assert [(one.kind, "S7" in one.name) for one in refused.verdict.spoilt] == [("differs", True)]
     done = await rebuilding(cassandra_of, story, ledger.VIEW).rebuild(accept="a head was spoilt")
-    assert (done.is_fit, done.generation) == (True, 2)
+    assert (done.is_live, done.generation) == (True, 2)
 
     assert await deliver(cassandra_store, story.tell(received("S7", 1, 5))) == []
     assert await versions(cassandra_reader, "S7") == [4, 3, 2, 1]
