@@ -14,6 +14,9 @@ from projections.view import Batch, Partition, Poison, PositionMoved, View, View
 ROUNDS = 3
 """So often a store may be emptied while it is filled."""
 
+POISONS_MAX = 1_000
+"""So many streams that stand still are named."""
+
 
 class RebuildFailed(Exception):
     """The live generation kept running ahead of the next one, or a store kept moving; the message says which."""
@@ -127,7 +130,8 @@ class Build:
         while poisons := await self.store.apply(left):
             left = left.without(poisons)
             for poison in poisons:
-                self.poisons.setdefault(poison.stream, poison)
+                if len(self.poisons) < POISONS_MAX:
+                    self.poisons.setdefault(poison.stream, poison)
         self.records += len(batch.records)
 
 

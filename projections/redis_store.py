@@ -329,7 +329,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
                     yield name.removeprefix(keys.all), value
             for index in set(names) - set(documents):
                 if not index.endswith(":versions"):
-                    for member, score in await self._scores(index):
+                    async for member, score in self._scores(index):
                         yield f"{index.removeprefix(keys.all)} {member}", score
 
     async def _names(self, prefix: str) -> AsyncIterator[list[str]]:
@@ -343,12 +343,15 @@ class RedisStore(FoldingStore[RedisView[Any]]):
             if cursor == b"0":
                 return
 
-    async def _scores(self, index: str) -> list[tuple[str, bytes]]:
-        (flat,) = await self._redis.ask([("ZRANGE", index, 0, -1, "WITHSCORES")])
-        return [
-            (member.decode(), _score(float(score)))
-            for member, score in zip(flat[::2], flat[1::2], strict=True)
-        ]
+    async def _scores(self, index: str) -> AsyncIterator[tuple[str, bytes]]:
+        """The members of an index; a scan may name one twice."""
+        cursor = b"0"
+        while True:
+            ((cursor, flat),) = await self._redis.ask([("ZSCAN", index, cursor, "COUNT", COMMANDS_MAX)])
+            for member, score in zip(flat[::2], flat[1::2], strict=True):
+                yield member.decode(), _score(float(score))
+            if cursor == b"0":
+                return
 
     def rows_of(self, view: RedisView[Any], folded: Folded) -> Iterable[Expected]:
         keys = Keys("", view, 0)
