@@ -77,6 +77,7 @@ class Rebuilding:
             if not succession.previous:
                 raise RebuildFailed(f"{self.view.name} has no generation that could be brought back")
             async with self._build(succession.previous) as build:
+                await build.catch_up()
                 then = await self._switch(build, store, succession.previous, succession)
                 return self._report(build, Verdict("none"), then)
 
@@ -158,16 +159,14 @@ class KafkaLog:
         topic, number = partition
         self._consumer.assign([TopicPartition(topic, number, start)])
         position = start
-        try:
-            while position < end:
-                messages = self._next_messages()
-                read = _reached(messages, position)
-                if read > position:
-                    records = [record for message in messages if (record := self._recorded(message))]
-                    yield Batch(topic, number, position, read, records)
-                    position = read
-        finally:
-            self._consumer.unassign()
+        while position < end:
+            messages = self._next_messages()
+            read = _reached(messages, position)
+            if read > position:
+                records = [record for message in messages if (record := self._recorded(message))]
+                yield Batch(topic, number, position, read, records)
+                position = read
+        self._consumer.unassign()
 
     def close(self) -> None:
         self._consumer.close()

@@ -19,6 +19,7 @@ from ops.settings import Settings
 from projections import stock
 from projections.cassandra_store import CassandraReader, CassandraSettings
 from projections.compare import Difference
+from projections.generations import Succession
 from projections.history import of_item
 from projections.rebuild import KafkaLog, Rebuilt
 from projections.redis_store import Keys, RedisReader, RedisSettings, RedisStore
@@ -177,7 +178,7 @@ def test_a_generation_that_is_not_what_the_log_says_is_reported_row_by_row() -> 
 
 def test_what_could_not_be_applied_is_named() -> None:
     poison = Poison("cart/1", 7, "UnexpectedFact: version 3 follows 1")
-    lines = list(rebuild.told(Rebuilt("cart", 3, 27, (poison,), Verdict("log")), 1.0))
+    lines = list(rebuild.told(Rebuilt("cart", 3, 27, (poison,), Verdict("log"), Succession()), 1.0))
     assert lines[-1] == "  cart/1 at offset 7: UnexpectedFact: version 3 follows 1"
 
 
