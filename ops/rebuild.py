@@ -154,7 +154,8 @@ def told(done: Rebuilt, elapsed_s: float) -> Iterator[str]:
     """What came of it, in words; of what is wrong, the first of each kind by name."""
     name = f"generation {done.generation} of {done.view}"
     if done.switched is not None:
-        yield f"{name} is live: {done.records:,} records in {elapsed_s:.1f} s"
+        went_on = f", going on at {done.resumed:,} offsets" if done.resumed else ""
+        yield f"{name} is live: {done.records:,} records in {elapsed_s:.1f} s{went_on}"
         yield from _why_live(done, done.switched)
     else:
         yield f"{name} is kept, and was not switched to; the live one stays"

@@ -23,8 +23,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """`records` were read by this run; `poisons` are records that the view cannot apply. `switched` is what the store
-    knows since it is live; None where it is not.
+    """`records` were read by this run, which went on at `resumed` (offsets of all partitions together; 0: at the start).
+    `poisons` are records that the view cannot apply. `switched` is what the store knows since it is live; None where it
+    is not.
     """
 
     view: str
@@ -33,6 +34,7 @@ class Rebuilt:
     poisons: tuple[Poison, ...]
     verdict: Verdict
     switched: Succession | None = None
+    resumed: int = 0
 
     @property
     def is_live(self) -> bool:
@@ -105,8 +107,9 @@ class Rebuilding:
         raise RebuildFailed(f"the live generation of {self.view.name} kept ahead of the next one")
 
     def _report(self, build: Build, verdict: Verdict, then: Succession | None = None) -> Rebuilt:
-        poisons = tuple(build.poisons.values())
-        return Rebuilt(self.view.name, self.course.generation, build.records, poisons, verdict, then)
+        course, poisons = self.course, tuple(build.poisons.values())
+        name, generation = self.view.name, course.generation
+        return Rebuilt(name, generation, build.records, poisons, verdict, then, course.resumed)
 
     @asynccontextmanager
     async def _live_store(self) -> AsyncIterator[Rebuildable]:

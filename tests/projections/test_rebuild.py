@@ -346,15 +346,16 @@ async def test_the_ledger_is_rebuilt_in_tables_of_its_own_and_brought_back(
         story.tell(received(f"S{n}", 5, 5), reserved(f"S{n}", 5, 2), adjusted(f"S{n}", 5, 4))
     await deliver(cassandra_store, story)
     await cassandra_store._connection.execute(
-        "UPDATE stock_heads_v2_g1 USING TIMESTAMP 50 SET head = '[]' WHERE bucket = ? AND sku = ? AND location = ?",
-        ledger.VIEW.key_of("stock/S7/main"),
+        "UPDATE stock_ledger_v2_g1 USING TIMESTAMP 50 SET movement = '{}'"
+        " WHERE bucket = ? AND month = ? AND sku = ? AND location = ? AND version = ?",
+        (ledger.bucket_of("S9"), ledger.month_of(story.now), "S9", "main", 2),
     )
     with pytest.raises(Killed):
         await rebuilding(cassandra_of, CutShort(story, 9), ledger.VIEW).rebuild()
     refused = await rebuilding(cassandra_of, story, ledger.VIEW).rebuild()
     assert (refused.is_live, refused.generation, 0 < refused.records < 120) == (False, 2, True)
-    assert [(one.kind, "S7" in one.name) for one in refused.verdict.spoilt] == [("differs", True)]
-    done = await rebuilding(cassandra_of, story, ledger.VIEW).rebuild(accept="a head was spoilt")
+    assert [(one.kind, "S9" in one.name) for one in refused.verdict.spoilt] == [("differs", True)]
+    done = await rebuilding(cassandra_of, story, ledger.VIEW).rebuild(accept="a row was spoilt")
     assert (done.is_live, done.generation) == (True, 2)
 
     assert await deliver(cassandra_store, story.tell(received("S7", 1, 5))) == []
