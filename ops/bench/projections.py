@@ -34,7 +34,7 @@ from streams.topic_admin import delete_topics, ensure_topics
 EVENTS = 10_000
 """Of a round."""
 SKUS = 3_000
-WITHIN_S = 120.0
+WITHIN_S = 240.0
 LOOK_EVERY_S = 0.005
 GRACE_S = 15.0
 KEEPS = "Redis as `up` configures it; the view's position lies beside it, a batch that was cut off is applied again"

@@ -249,9 +249,8 @@ class _Walk:
         except Unreadable as error:
             raise Bad(f"{self.told.origin}, leaf {leaf}", str(error)) from error
         place = _Place(event["meta"], leaf, offset)
-        self._since_checkpoint[1:] = [
-            place
-        ]  # the first and the last are named if the root is another than signed
+        # The first and the last are named if the root is another than signed.
+        self._since_checkpoint[1:] = [place]
         try:
             self._follow(name, event, event["meta"], value)
             self.asked += self._answers(leaf, event, event["meta"])
