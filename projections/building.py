@@ -54,15 +54,16 @@ class Course:
     stage: str = "preparing"
     generation: int = 0
     rows: int = 0
-    first: dict[Partition, int] = field(default_factory=dict)
-    at: dict[Partition, int] = field(default_factory=dict)
-    ends: dict[Partition, int] = field(default_factory=dict)
+    first: Mapping[Partition, int] = field(default_factory=dict)
+    at: Mapping[Partition, int] = field(default_factory=dict)
+    ends: Mapping[Partition, int] = field(default_factory=dict)
     _began: float = 0.0
 
     def building(self, at: Mapping[Partition, int], ends: Mapping[Partition, int]) -> None:
+        """From now on `at` is looked at, which whoever builds changes as he goes."""
         if not self.ends:
             self.stage, self.first, self._began = "building", dict(at), time.monotonic()
-        self.at, self.ends = dict(at), dict(ends)
+        self.at, self.ends = at, ends
 
     @property
     def read(self) -> int:
@@ -90,7 +91,10 @@ class Course:
 
 @dataclass
 class Build:
-    """One generation, filled. `store` is pinned to it. Killed anywhere, another one goes on from where the store says."""
+    """One generation, filled. `store` is pinned to it. Killed anywhere, another one goes on from where the store says.
+
+    `at` is where it stands: at `ends` or a little further, since batches are applied whole.
+    """
 
     view: View[Any]
     topics: tuple[str, ...]
@@ -100,11 +104,13 @@ class Build:
     records: int = 0
     poisons: dict[str, Poison] = field(default_factory=dict)
     ends: dict[Partition, int] = field(default_factory=dict)
+    at: dict[Partition, int] = field(default_factory=dict)
 
     async def catch_up(self) -> None:
         """Apply what the log holds by now."""
         self.ends = await asyncio.to_thread(self.source.ends, self.topics)
-        self.course.building(await self.store.positions(self.ends), self.ends)
+        self.at = await self.store.positions(self.ends)
+        self.course.building(self.at, self.ends)
         for partition, end in self.ends.items():
             for _ in range(ROUNDS):
                 with suppress(PositionMoved):  # emptied meanwhile: go on from where it says it is
@@ -121,7 +127,7 @@ class Build:
             while batch := await upcoming:
                 upcoming = _next_of(batches)  # is read and decoded while the store takes this one
                 await self._apply(batch)
-                self.course.at[partition] = batch.next
+                self.at[partition] = batch.next
         finally:
             await asyncio.wait([upcoming])  # nobody else may read meanwhile
 

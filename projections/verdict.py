@@ -136,9 +136,9 @@ class Judge:
         began = moved = time.monotonic()
         before: Mapping[Partition, int] = {}
         while True:
-            places = await self.store.places(self.shown, self.live, self.build.ends)
+            places = await self.store.places(self.shown, self.live, self.build.at)
             if not any(places.values()):
-                return not any(self.build.ends.values())
+                return not any(self.build.at.values())
             if not await asyncio.to_thread(self._lacks, places):
                 return True
             now = time.monotonic()
@@ -151,10 +151,11 @@ class Judge:
     def _lacks(self, places: Mapping[Partition, int]) -> bool:
         """Blocking. Whether there are records between where it stands and where the next one does, not marks alone."""
         return any(
-            batch.records
-            for partition, end in self.build.ends.items()
+            record.offset < end
+            for partition, end in self.build.at.items()
             if places[partition] < end
             for batch in self.build.source.batches(partition, places[partition], end)
+            for record in batch.records
         )
 
     async def _against_log(self) -> list[Difference]:
@@ -180,10 +181,11 @@ class Judge:
         return found
 
     async def _fold_log(self, fold: FoldOfLog) -> None:
-        for partition, end in self.build.ends.items():
+        """To exactly where the next generation stands: a batch may hold more."""
+        for partition, end in self.build.at.items():
             batches = self.build.source.batches(partition, 0, end) if end else iter(())
             while batch := await asyncio.to_thread(next, batches, None):
-                fold.add(batch.records)
+                fold.add([record for record in batch.records if record.offset < end])
                 self.build.course.rows += len(batch.records)
 
     async def _scan(

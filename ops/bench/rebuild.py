@@ -18,9 +18,11 @@ from ops.bench.reading import messages, schemas_by_prefix
 from ops.bench.trade_log import TradeLog
 from ops.settings import Settings
 from projections import stock
+from projections.building import RebuildFailed
 from projections.generations import GRACE_S
 from projections.rebuild import KafkaLog, Rebuilding
 from projections.redis_store import Keys, RedisSettings, RedisStore
+from projections.view import StoreUnavailable
 from schemas.codec import Codec
 
 EVENTS_OF_AN_ORDER = 81
@@ -53,7 +55,7 @@ class RebuildContest:
     )
 
     def __post_init__(self) -> None:
-        self._redis = RedisSettings(self.settings.redis, self.log.topics.prefix, timeout_s=30)
+        self._redis = RedisSettings(self.settings.redis, self.log.topics.prefix, timeout_s=60)
         self._codec = Codec()
         self._schemas = schemas_by_prefix()
         found = {"kafka": listener_at(self.log.kafka), "redis": listener_at(self.settings.redis)}
@@ -87,6 +89,8 @@ class RebuildContest:
         costs, began = Costs({"client": psutil.Process()} | self._servers), time.monotonic()
         try:
             done = asyncio.run(work.rebuild())
+        except (StoreUnavailable, RebuildFailed) as error:
+            raise BenchFailed(f"the view was not rebuilt: {error}") from error
         finally:
             log.close()
         if not done.is_live:

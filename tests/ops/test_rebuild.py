@@ -163,9 +163,9 @@ def test_whoever_waits_is_told_how_far_it_is_and_how_long_it_will_take(
     assert "stock: preparing" in capsys.readouterr().err
     assert live_generation(ours) == 2
 
-    course = Course(generation=2)
-    course.building({("events", 0): 10}, {("events", 0): 110})
-    course.at["events", 0] = 60
+    course, at = Course(generation=2), {("events", 0): 10}
+    course.building(at, {("events", 0): 110})
+    at["events", 0] = 60
     said = rebuild.progress(course)
     assert re.fullmatch(
         r"generation 2: read 60 of 110 offsets \(went on at 10\), [\d,]+/s, [\d,]+ s left", said

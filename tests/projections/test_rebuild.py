@@ -206,6 +206,21 @@ async def test_a_store_that_was_emptied_is_no_witness_and_the_log_is_asked_inste
     assert (done.verdict, previous(done)) == (Verdict("log"), 0)
 
 
+async def test_both_are_compared_at_one_position_also_where_the_log_grows_while_it_is_read(
+    redis_of: Of,
+) -> None:
+    class Running(CutShort):
+        """Whoever reads it gets more than he asked for, and more each time."""
+
+        def batches(self, partition: Partition, start: int, end: int) -> Iterator[Batch]:
+            self.left += 1
+            self.story.tell(added("C1", f"S{self.left}", 1))
+            return self.story.batches(partition, start, 1 << 40)
+
+    done = await rebuilding(redis_of, Running(some_carts(), 0)).rebuild()
+    assert (done.is_live, done.verdict) == (True, Verdict("log"))
+
+
 async def test_killed_at_any_step_it_goes_on_and_what_is_live_is_whole(
     redis_store: RedisStore,
     redis_settings: RedisSettings,
