@@ -92,9 +92,9 @@ async def _tell_log_away(request: Request, error: Exception) -> Response:
 
 
 async def _tell_too_long(request: Request, error: Exception) -> Response:
-    what = f"{str(error).capitalize()}: this page gave up."
+    what = f"{str(error).capitalize()}: it is long, or the machine is busy."
     return _trouble(
-        request, 503, "The log is too long for a page", what, "`./daybook show order/…` takes its time."
+        request, 503, "Not found in time", what, "`./daybook show order/…` has all the time there is."
     )
 
 

@@ -81,7 +81,7 @@ class _Hurried:
         for portion in self._log.portions(starts, ends, follow=follow):
             yield portion
             if time.monotonic() > self._until:
-                raise LogTooLong(f"the log is longer than can be gone through in {self._patience_s:.0f} s")
+                raise LogTooLong(f"the log could not be gone through within {self._patience_s:.0f} s")
 
     def close(self) -> None:
         self._log.close()

@@ -110,7 +110,7 @@ def test_a_commands_fate_is_what_was_asked_decided_and_done(log: WrittenLog, sto
 
 async def test_a_log_that_is_too_long_is_given_up(log: WrittenLog):
     archive = Archive(lambda: log, dict, patience_s=-1.0)
-    with pytest.raises(LogTooLong, match="longer than can be gone through"):
+    with pytest.raises(LogTooLong, match="could not be gone through within"):
         await archive.ask(partial(order_timeline, topics=TOPICS, order_id=ORDER))
 
 
