@@ -13,6 +13,7 @@ import typer
 from confluent_kafka import KafkaException
 
 from ops.cli import brought_up, fail, say
+from ops.roles import collect_rarely
 from ops.settings import Settings
 from projections.building import Course, RebuildFailed
 from projections.compare import Difference
@@ -76,6 +77,7 @@ def brought_back(rebuilding: Rebuilding) -> Awaitable[Rebuilt]:
 
 def _rebuild(view: str, found: Settings, work: Work) -> None:
     began = time.monotonic()
+    collect_rarely()
     try:
         done = rebuilt(view, found, work)
     except (KafkaException, StoreUnavailable, RebuildFailed, sqlite3.Error) as error:
