@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import gc
 import signal
 import sqlite3
 import time
@@ -77,9 +78,9 @@ def brought_back(rebuilding: Rebuilding) -> Awaitable[Rebuilt]:
 
 def _rebuild(view: str, found: Settings, work: Work) -> None:
     began = time.monotonic()
-    collect_rarely()
     try:
-        done = rebuilt(view, found, work)
+        with collecting_rarely():
+            done = rebuilt(view, found, work)
     except (KafkaException, StoreUnavailable, RebuildFailed, sqlite3.Error) as error:
         fail(f"{view} was not rebuilt, the live one stays: {error}", 2)
     except Paused as paused:
@@ -101,6 +102,18 @@ def rebuilt(view: str, found: Settings, work: Work) -> Rebuilt:
             return asyncio.run(_watched(rebuilding(view, topics, log, Course()), work))
         finally:
             log.close()
+
+
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """For the time of a rebuild only: whoever called may live longer."""
+    before = gc.get_threshold()
+    collect_rarely()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ops.bench.contest import BenchFailed, Figure, Measure, Pair, in_turn
 from ops.bench.costs import Costs, listener_at
 from ops.bench.reading import messages, schemas_by_prefix
 from ops.bench.trade_log import TradeLog
-from ops.roles import collect_rarely
+from ops.rebuild import collecting_rarely
 from ops.settings import Settings
 from projections import stock
 from projections.building import RebuildFailed
@@ -67,13 +67,13 @@ class RebuildContest:
         self.log.close()
 
     def warm_up(self) -> None:
-        """Both sides run in a process that looks for cycles as rarely as the verb's does."""
         self.log.write()
-        collect_rarely()
         self.round()
 
     def round(self) -> Mapping[str, Pair]:
-        daybook, peer = in_turn([self._rebuild, self._fold])
+        """Both sides look for cycles as rarely as the verb does."""
+        with collecting_rarely():
+            daybook, peer = in_turn([self._rebuild, self._fold])
         return {self.name: Pair(daybook, peer)}
 
     def proof(self) -> Mapping[str, int]:
