@@ -19,6 +19,7 @@ from streams.topic_admin import identity_of
 
 SILENCE_MAX_S = 30.0
 ANSWER_MAX_S = 10.0
+ASK_AGAIN_S = 0.1
 POLL_S = 0.25
 PORTION_MAX = 2_000
 CLOCK_SLACK = DAY
@@ -283,7 +284,15 @@ class KafkaLog:
         return [(topic, number) for number in sorted(found.partitions)]
 
     def _extent(self, place: Place) -> Extent:
-        return Extent(*self._consumer.get_watermark_offsets(TopicPartition(*place), ANSWER_MAX_S))
+        """A partition that was just made, or whose broker came back, is unknown for a moment: asked again for a while."""
+        gives_up_at = time.monotonic() + ANSWER_MAX_S
+        while True:
+            try:
+                return Extent(*self._consumer.get_watermark_offsets(TopicPartition(*place), ANSWER_MAX_S))
+            except KafkaException:
+                if time.monotonic() > gives_up_at:
+                    raise
+                time.sleep(ASK_AGAIN_S)
 
 
 def _portion(messages: Iterable[Message], unread: set[Place], ends: Mapping[Place, int] | None) -> Portion:
