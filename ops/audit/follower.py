@@ -15,7 +15,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public
 
 from ops.audit.desk import Place
-from ops.audit.log_reader import reader_settings
+from ops.audit.log_reader import patiently, reader_settings
 
 MESSAGES_MAX = 2_000
 ANSWER_MAX_S = 10.0
@@ -85,6 +85,9 @@ class Follower:
 
     def _offsets(self, places: Iterable[Place], spec: Any) -> dict[Place, int]:
         asked = {TopicPartition(*place): spec for place in places}
+        return patiently(lambda: self._offsets_now(asked))
+
+    def _offsets_now(self, asked: dict[TopicPartition, Any]) -> dict[Place, int]:
         answers = self._admin.list_offsets(
             asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ANSWER_MAX_S
         )

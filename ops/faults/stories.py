@@ -33,6 +33,7 @@ from schemas.inventory import (
 from schemas.meta import HOUR, Micros, derived_id, event_id
 from schemas.order import (
     CancelOrder,
+    EraseOrderContact,
     ExpireOrder,
     PlaceOrder,
     RecordAllocation,
@@ -56,6 +57,7 @@ from schemas.payment import (
     RequestRefund,
     RequestVoid,
 )
+from schemas.personal import SealedContact
 from schemas.values import MAIN, Line, PricedLine
 
 SKU, OWNER, CURRENCY, AMOUNT, TOKEN = "STORY", "anna", "GBP", 255, "tok_ok"
@@ -68,6 +70,11 @@ class Said:
     aggregate: str
     body: Any
     command_id: str
+
+    @property
+    def actor(self) -> tuple[str, str]:
+        """Kind and id of whoever says it: a saga, where an operator need not."""
+        return ("operator", "olga") if isinstance(self.body, EraseOrderContact) else ("saga", "checkout")
 
 
 def told(name: str, now: Micros) -> list[Said]:
@@ -122,7 +129,8 @@ def _cart(name: str) -> Sequence[Any]:
 
 def _placed(order: str) -> PlaceOrder:
     line = PricedLine(1, SKU, "a lantern", 1, AMOUNT, 1, stocked=True)
-    return PlaceOrder(order, derived_id(order, "cart"), OWNER, (line,), AMOUNT, CURRENCY, TOKEN)
+    contact = SealedContact("key", b"name", b"e-mail", b"address")
+    return PlaceOrder(order, derived_id(order, "cart"), OWNER, (line,), AMOUNT, CURRENCY, TOKEN, contact)
 
 
 def _shipped(name: str) -> Iterator[Any]:
@@ -137,6 +145,7 @@ def _shipped(name: str) -> Iterator[Any]:
     yield RecordCartAnswer(order, derived_id(order, "cart"), "completed")
     yield ShipOrder(order)
     yield RecordShipment(order, (1,), (), 1, "")
+    yield EraseOrderContact(order)
 
 
 def _given_up(name: str) -> Iterator[Any]:

@@ -71,7 +71,8 @@ def told_to_one_who_is_killed(shop: Shop, step: str) -> Came:
 
 
 def tell(shop: Shop, said: Said) -> str:
-    return shop.send(said.body, said.command_id, said.aggregate, actor_kind="saga", actor_id="checkout")
+    kind, who = said.actor
+    return shop.send(said.body, said.command_id, said.aggregate, actor_kind=kind, actor_id=who)
 
 
 def came_of(shop: Shop, story: Sequence[Said]) -> Came:

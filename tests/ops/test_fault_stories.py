@@ -8,7 +8,7 @@ from schemas.language import AGGREGATES
 from schemas.meta import HOUR, Micros
 from schemas.order import ExpireOrder, RemindOrder
 from schemas.payment import RepeatPaymentRequest
-from tests.specification import SAGA, Given
+from tests.specification import Actor, Given
 
 NOW = Micros(10 * HOUR)
 
@@ -22,7 +22,7 @@ def test_every_command_has_an_effect_save_the_deadlines_that_are_not_due():
     worlds = {name: Given(DECIDERS[name]) for name in AGGREGATES}
     idle = set()
     for said in told("a", NOW):
-        outcome = worlds[said.aggregate].when(said.body, SAGA, NOW, said.command_id)
+        outcome = worlds[said.aggregate].when(said.body, Actor(*said.actor), NOW, said.command_id)
         assert outcome.rejection is None, said
         if not outcome.events:
             idle.add(type(said.body))
