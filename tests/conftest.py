@@ -15,11 +15,15 @@ from ops.settings import servers_elsewhere
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
-TEST_STACK = Path(__file__).parent.parent / ".daybook" / "test"
+TEST_STACK = Path(__file__).parent.parent / ".daybook" / os.environ.get("DAYBOOK_TEST_STACK", "test")
+AFTERWARDS = Path(__file__).parent / "ops"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "servers: asks for Kafka, Cassandra or Redis; set by itself")
+    config.addinivalue_line(
+        "markers", "afterwards: runs in the second lane, when its other tests are over; set by itself"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
@@ -28,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and "stack" in item.fixturenames:
             item.add_marker("servers")
+            if AFTERWARDS in item.path.parents:
+                item.add_marker("afterwards")
 
 
 @pytest.fixture(scope="session")

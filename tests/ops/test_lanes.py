@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ops.lanes import ASIDE, IN_VIEW, run_lanes
+from ops.lanes import AFTERWARDS, ASIDE, IN_VIEW, run_lanes
 from ops.settings import REPOSITORY
 
 WITHIN_S = 60.0
-PROJECT = "[pytest]\nmarkers = servers: asks for servers\n"
+PROJECT = "[pytest]\nmarkers =\n  servers: asks for servers\n  afterwards: later\n"
 WAITS = """
 import os, pathlib, pytest, signal
 @pytest.fixture
@@ -40,8 +40,16 @@ def project(root: Path, tests: str) -> Path:
 def test_what_fails_in_the_lane_aside_is_told_while_the_other_is_well(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tests = "import pytest\n@pytest.mark.servers\ndef test_a(): pass\ndef test_b(): assert 'ill' == 'well'\n"
-    assert run_lanes(project(tmp_path, tests)) == {IN_VIEW: 0, ASIDE: 1}
+    tests = """
+import os, pytest
+@pytest.mark.servers
+def test_a(): assert os.environ["DAYBOOK_TEST_STACK"] == "test"
+def test_b(): assert 'ill' == 'well'
+@pytest.mark.servers
+@pytest.mark.afterwards
+def test_c(): assert os.environ["DAYBOOK_TEST_STACK"] == "test-afterwards"
+"""
+    assert run_lanes(project(tmp_path, tests)) == {IN_VIEW: 0, ASIDE: 1, AFTERWARDS: 0}
     assert "assert 'ill' == 'well'" in capfd.readouterr().out
 
 
