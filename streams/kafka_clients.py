@@ -1,11 +1,19 @@
 """How agents talk to Kafka: the settings of their consumers and producers, each queue bounded."""
 
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaException
 
 CONSUMER_QUEUE_KB = 16_384
 PRODUCER_QUEUE_KB = 65_536
 SESSION_TIMEOUT_MS = 6_000
 DELIVERY_TIMEOUT_MS = 30_000
+ANSWER_MAX_S = 10.0
+ASK_AGAIN_S = 0.1
+
+T = TypeVar("T")
 
 
 def reader_config(kafka: str) -> dict[str, Any]:
@@ -62,3 +70,15 @@ def producer_config(kafka: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 500,
         "retry.backoff.ms": 50,
     }
+
+
+def patiently(ask: Callable[[], T], within_s: float = ANSWER_MAX_S) -> T:
+    """A partition has no leader for a moment after its broker came back, or it was created: ask again for a while."""
+    gives_up_at = time.monotonic() + within_s
+    while True:
+        try:
+            return ask()
+        except KafkaException:
+            if time.monotonic() > gives_up_at:
+                raise
+            time.sleep(ASK_AGAIN_S)

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -13,13 +14,11 @@ from schemas.avro import Schema
 from schemas.codec import Codec, Decoded, UndecodableError, UnknownFingerprintError
 from schemas.meta import DAY, CommandMeta
 from schemas.topics import Topics, partition_of
-from streams.kafka_clients import reader_config
+from streams.kafka_clients import ANSWER_MAX_S, patiently, reader_config
 from streams.schema_registry import LearningDecoder, SchemaRegistry
 from streams.topic_admin import identity_of
 
 SILENCE_MAX_S = 30.0
-ANSWER_MAX_S = 10.0
-ASK_AGAIN_S = 0.1
 POLL_S = 0.25
 PORTION_MAX = 2_000
 CLOCK_SLACK = DAY
@@ -284,15 +283,8 @@ class KafkaLog:
         return [(topic, number) for number in sorted(found.partitions)]
 
     def _extent(self, place: Place) -> Extent:
-        """A partition that was just made, or whose broker came back, is unknown for a moment: asked again for a while."""
-        gives_up_at = time.monotonic() + ANSWER_MAX_S
-        while True:
-            try:
-                return Extent(*self._consumer.get_watermark_offsets(TopicPartition(*place), ANSWER_MAX_S))
-            except KafkaException:
-                if time.monotonic() > gives_up_at:
-                    raise
-                time.sleep(ASK_AGAIN_S)
+        ask = partial(self._consumer.get_watermark_offsets, TopicPartition(*place), ANSWER_MAX_S)
+        return Extent(*patiently(ask))
 
 
 def _portion(messages: Iterable[Message], unread: set[Place], ends: Mapping[Place, int] | None) -> Portion:

@@ -15,7 +15,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public
 
 from ops.audit.desk import Place
-from ops.audit.log_reader import patiently, reader_settings
+from ops.audit.log_reader import reader_settings
+from streams.kafka_clients import patiently
 
 MESSAGES_MAX = 2_000
 ANSWER_MAX_S = 10.0

@@ -1,12 +1,13 @@
 """Reads the whole log as an outsider would: a plain read_committed consumer, every partition to its end."""
 
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.kafka_clients import ANSWER_MAX_S, patiently
 
 KINDS = ("events", "decisions")
 AGGREGATES = ("catalog", "cart", "order", "inventory", "payment")
@@ -14,10 +15,7 @@ AGGREGATES = ("catalog", "cart", "order", "inventory", "payment")
 Place: TypeAlias = tuple[str, int]
 """A topic and a partition of it."""
 
-Answer = TypeVar("Answer")
-
 _SILENCE_MAX_S = 30.0
-_ANSWER_MAX_S = 10.0
 _MESSAGES_MAX = 2_000
 
 
@@ -99,7 +97,7 @@ def open_log(
 
 
 def _places(consumer: Consumer, topic: str) -> list[Place]:
-    metadata = patiently(lambda: consumer.list_topics(topic, _ANSWER_MAX_S)).topics[topic]
+    metadata = patiently(lambda: consumer.list_topics(topic, ANSWER_MAX_S)).topics[topic]
     if metadata.error is not None:
         raise LogNotReadError(f"{topic}: {metadata.error}")
     return [(topic, partition) for partition in sorted(metadata.partitions)]
@@ -107,19 +105,7 @@ def _places(consumer: Consumer, topic: str) -> list[Place]:
 
 def _extent(consumer: Consumer, place: Place) -> Extent:
     # Of a read_committed consumer the high one is the last stable offset: no open transaction is in it.
-    return Extent(*patiently(lambda: consumer.get_watermark_offsets(TopicPartition(*place), _ANSWER_MAX_S)))
-
-
-def patiently(ask: Callable[[], Answer], within_s: float = _ANSWER_MAX_S) -> Answer:
-    """A partition has no leader for a moment after its broker came back, or it was created: ask again for a while."""
-    gives_up_at = time.monotonic() + within_s
-    while True:
-        try:
-            return ask()
-        except KafkaException:
-            if time.monotonic() > gives_up_at:
-                raise
-            time.sleep(0.1)
+    return Extent(*patiently(lambda: consumer.get_watermark_offsets(TopicPartition(*place), ANSWER_MAX_S)))
 
 
 def _position_of(message: Message) -> tuple[str, int, int]:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from ops.audit.log_reader import LogNotReadError, is_end, next_messages, patiently, reader_settings
+from ops.audit.log_reader import LogNotReadError, is_end, next_messages, reader_settings
 from ops.evidence.checkpoint import NotANote, Note, Submission
+from streams.kafka_clients import patiently
 
 SILENCE_MAX_S = 30.0
 DELIVERY_MAX_S = 30.0
