@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +17,16 @@ from ops.local_stack import (
     START_WITHIN_S,
     STOP_WITHIN_S,
     Home,
-    StackFailed,
+    await_answer,
     broker_command,
     free_ports,
     kafka_answers,
-    last_words,
     new_cluster_id,
 )
 from ops.maven import Progress
 from ops.processes import Started
 
 COPIES = 3
-LOOK_EVERY_S = 0.2
 OF_A_CLUSTER = {
     "default.replication.factor": "3",
     "min.insync.replicas": "2",
@@ -70,9 +69,11 @@ def three_brokers(root: Path, progress: Progress) -> Iterator[Brokers]:
     try:
         for home, argv in zip(homes, _commands(homes, progress), strict=True):
             progress(f"starting {home.name} of {COPIES}")
-            started.append(processes.start(home.name, argv, home.root / "kafka.out", cwd=home.root))
+            started.append(processes.start(home.name, argv, home.output, cwd=home.root))
             processes.write_record(record, started)
-        _await_all(homes, started)
+        deadline = time.monotonic() + START_WITHIN_S
+        for home, broker in zip(homes, started, strict=True):  # each answers for itself
+            await_answer(home, broker, kafka_answers, deadline, threading.Event())
         yield Brokers(homes, tuple(started))
     finally:
         processes.stop(started, STOP_WITHIN_S)
@@ -93,15 +94,3 @@ def _commands(homes: tuple[Home, ...], progress: Progress) -> Iterator[list[str]
         home.data.mkdir(parents=True)
         otherwise = OF_A_CLUSTER | {"node.id": str(node), "controller.quorum.voters": ",".join(voters)}
         yield broker_command(home, JARS, progress, cluster_id, otherwise)
-
-
-def _await_all(homes: tuple[Home, ...], started: list[Started]) -> None:
-    """Each answers for itself."""
-    deadline = time.monotonic() + START_WITHIN_S
-    for home, broker in zip(homes, started, strict=True):
-        while not kafka_answers(home.address):
-            if not processes.alive(broker):
-                raise StackFailed(f"{home.name} ended while starting:\n{last_words(home.root / 'kafka.out')}")
-            if time.monotonic() > deadline:
-                raise StackFailed(f"{home.name} does not answer after {START_WITHIN_S:.0f} s; see {home.log}")
-            time.sleep(LOOK_EVERY_S)

@@ -33,6 +33,7 @@ START_WITHIN_S = 240.0  # 12 s measured at light load on two cores, 98 s at a lo
 STOP_WITHIN_S = 20.0
 PROBE_S = 2.0
 SAY_EVERY_S = 2.0
+LOOK_EVERY_S = 0.1
 NOTHING: Mapping[str, str] = MappingProxyType({})
 QUIETLY: dict[str, Any] = {"log_level": 0}
 """For clients of a server that may be away: librdkafka tells of each refusal on standard error."""
@@ -73,6 +74,11 @@ class Home:
     @property
     def log(self) -> Path:
         return self.root / f"{self.name}.log"
+
+    @property
+    def output(self) -> Path:
+        """What it prints."""
+        return self.root / f"{self.name}.out"
 
     @property
     def address(self) -> str:
@@ -298,17 +304,8 @@ class LocalStack:
         argv = self._command(home, progress)
         began = time.monotonic()
         started = self._spawn(home, argv)
-        while not SERVERS[home.name].answers(home.address):
-            if not processes.alive(started):
-                words = last_words(home.log, _output(home))
-                raise StackFailed(
-                    f"{home.name} ended while starting (if a later version wrote {home.data}, delete it):\n{words}"
-                )
-            if time.monotonic() > deadline:
-                raise StackFailed(f"{home.name} does not answer after {START_WITHIN_S:.0f} s; see {home.log}")
-            if given_up.wait(0.1):
-                return
-        progress(f"{home.name} answers at {home.address} after {time.monotonic() - began:.1f} s")
+        if await_answer(home, started, SERVERS[home.name].answers, deadline, given_up):
+            progress(f"{home.name} answers at {home.address} after {time.monotonic() - began:.1f} s")
 
     def _command(self, home: Home, progress: Progress) -> list[str]:
         try:
@@ -317,10 +314,10 @@ class LocalStack:
             raise StackFailed(f"{home.name}: {refused}") from refused
 
     def _spawn(self, home: Home, argv: list[str]) -> Started:
-        for old in (home.log, _output(home)):
+        for old in (home.log, home.output):
             set_aside(old)
         with self._recording:  # recorded before anything can go wrong with it
-            started = processes.start(home.name, argv, _output(home), cwd=home.root)
+            started = processes.start(home.name, argv, home.output, cwd=home.root)
             others = [one for one in processes.read_record(self._record) if one.name != home.name]
             processes.write_record(self._record, [*others, started])
         return started
@@ -353,6 +350,23 @@ class LocalStack:
             except BlockingIOError:
                 raise AlreadyRunning("another start or stop of this stack is under way") from None
             yield
+
+
+def await_answer(
+    home: Home, started: Started, answers: Callable[[str], bool], deadline: float, given_up: threading.Event
+) -> bool:
+    """Whether it answers, false once it is given up. Raises StackFailed where it ended, or has not by the deadline."""
+    while not answers(home.address):
+        if not processes.alive(started):
+            words = last_words(home.log, home.output)
+            raise StackFailed(
+                f"{home.name} ended while starting (if a later version wrote {home.data}, delete it):\n{words}"
+            )
+        if time.monotonic() > deadline:
+            raise StackFailed(f"{home.name} does not answer after {START_WITHIN_S:.0f} s; see {home.log}")
+        if given_up.wait(LOOK_EVERY_S):
+            return False
+    return True
 
 
 def _await_all(starts: Mapping[str, Future[None]], began: float, progress: Progress) -> None:
@@ -410,10 +424,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _output(home: Home) -> Path:
-    return home.root / f"{home.name}.out"
 
 
 def set_aside(log: Path) -> None:
