@@ -43,16 +43,16 @@ class Health:
     async def _ask(self) -> Parts:
         kafka, redis, cassandra = await asyncio.gather(
             self.intake.reaches_kafka(ASK_WITHIN_S),
-            _answers(self.views.redis.ping()),
-            _answers(self.views.cassandra.ping()),
+            answers(self.views.redis.ping()),
+            answers(self.views.cassandra.ping()),
         )
-        answers = (kafka, self.intake.hears_decisions, redis, cassandra, bool(self.keys.current()))
-        return dict(zip(PARTS, answers, strict=True))
+        found = (kafka, self.intake.hears_decisions, redis, cassandra, bool(self.keys.current()))
+        return dict(zip(PARTS, found, strict=True))
 
 
-async def _answers(ping: Awaitable[None]) -> bool:
+async def answers(ping: Awaitable[None], within_s: float = ASK_WITHIN_S) -> bool:
     try:
-        await asyncio.wait_for(ping, ASK_WITHIN_S)
+        await asyncio.wait_for(ping, within_s)
     except Exception:  # noqa: BLE001  # whatever a driver raises: its store does not answer
         return False
     return True

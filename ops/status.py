@@ -120,7 +120,12 @@ def role_health(settings: Settings, role: RoleState, now: float) -> str:
     address = role_address(settings, role.name)
     if not (accepts(address) if address else said):
         return "starting"
-    if said and now - said["at"] / MICROS_PER_S > SILENT_AFTER_S:
+    return health_of(said, now) if said else "ready"
+
+
+def health_of(said: Mapping[str, Any], now: float) -> str:
+    """ready, silent, or what the role says of itself."""
+    if now - said["at"] / MICROS_PER_S > SILENT_AFTER_S:
         return "silent"
     word = str(said.get("health", "ok"))
     return "ready" if word == "ok" else word
@@ -128,9 +133,15 @@ def role_health(settings: Settings, role: RoleState, now: float) -> str:
 
 def role_report(run: Path, role: RoleState) -> dict[str, Any]:
     """What the role's present process wrote of itself; nothing when it has not, or its predecessor has."""
+    said = said_by(run, role.name)
+    return said if said.get("pid") == role.pid else {}
+
+
+def said_by(run: Path, role: str) -> dict[str, Any]:
+    """What a process of the role last wrote of itself; nothing when none has."""
     with suppress(FileNotFoundError, json.JSONDecodeError):
-        said = json.loads((run / f"{role.name}.json").read_text("utf-8"))
-        if isinstance(said, dict) and said.get("pid") == role.pid:
+        said = json.loads((run / f"{role}.json").read_text("utf-8"))
+        if isinstance(said, dict):
             return said
     return {}
 

@@ -2,22 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
+from api.health import answers
 from ops.audit.kept import LAW_OF_VIEWS, read_listed
 from ops.audit.laws import LAWS, Law
 from ops.console.pages import page
 from ops.console.sources import Sources, sources_of
 from ops.console.visitors import HOME, Visitor
 from ops.roles import LOOKERS_ON, ROLES
-from ops.status import SILENT_AFTER_S
+from ops.status import MICROS_PER_S, health_of, said_by
 
 FOUND_SHOWN = 20
 ANSWER_WITHIN_S = 1.0
@@ -81,17 +80,13 @@ async def show_live(request: Request, _: Visitor, *, still: bool = False) -> Res
 
 def word_of(run: Path, role: str, now: float) -> Word:
     """As `./daybook status` reads it; here nobody knows pids, as roles may be in containers of their own."""
-    said: dict[str, Any] = {}
-    with suppress(FileNotFoundError, orjson.JSONDecodeError):
-        said = orjson.loads((run / f"{role}.json").read_bytes())
+    said = said_by(run, role)
     if not said:
         return Word(role, "no word")
-    age_s = max(0.0, now - said["at"] / 1e6)
-    health = "ready" if said.get("health", "ok") == "ok" else str(said["health"])
     return Word(
         role,
-        "silent" if age_s > SILENT_AFTER_S else health,
-        age_s,
+        health_of(said, now),
+        max(0.0, now - said["at"] / MICROS_PER_S),
         said.get("lag_events"),
         said.get("lag_s"),
         str(said.get("detail", "")),
@@ -120,14 +115,6 @@ def _standing(number: str, breaches: int, auditor: Word) -> Standing:
 
 async def stores_of(sources: Sources) -> Mapping[str, bool]:
     redis, cassandra = await asyncio.gather(
-        _answers(sources.redis.ping()), _answers(sources.cassandra.ping())
+        answers(sources.redis.ping(), ANSWER_WITHIN_S), answers(sources.cassandra.ping(), ANSWER_WITHIN_S)
     )
     return {"Redis": redis, "Cassandra": cassandra}
-
-
-async def _answers(ping: Awaitable[None]) -> bool:
-    try:
-        await asyncio.wait_for(ping, ANSWER_WITHIN_S)
-    except Exception:  # noqa: BLE001  # whatever a driver raises: its store does not answer
-        return False
-    return True
