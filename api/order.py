@@ -1,9 +1,7 @@
 """Orders: what became of a checkout."""
 
-from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
@@ -15,7 +13,6 @@ from api.problems import NotFoundError
 from api.readings import OwnReading, ReadingOf
 from api.shapes import Body, Cursor, Id, Limit, Nothing, Subject
 from projections import order
-from projections.view import Served
 from schemas.cart import cart_stream
 from schemas.order import CancelOrder, ShipOrder
 
@@ -60,19 +57,19 @@ class Cancellation(Body):
 @routes.get("/orders/{order_id}", **reading(EXAMPLE))
 async def read_order(order_id: Id, asked: Readers, request: Request) -> Response:
     """The order with its lines, its money and its goods. Its contact is null if none was given, or if it is `erased`."""
-    found = asked.of_owner(await order.by_id(asked.cassandra, order_id, asked.after))
-    return asked.shown(found and await _opened(found, vault_of(request)))
+    found = await order.find(asked.cassandra, order_id, asked.after)
+    if found is None or not asked.may_see(found["owner"]):
+        return asked.shown(None)
+    if found["contact"] is not None:
+        await _open(found, vault_of(request))
+    return asked.shown(order.served(found))
 
 
-async def _opened(found: Served, vault: Vault) -> Served:
-    """The order with its contact in plain text; `erased` as soon as there is no key, also before the view hears of it."""
-    shown = found.document()
-    if shown["contact"] is None:
-        return found
-    place = cart_stream(shown["cart_id"])
-    shown["contact"] = await vault.open(shown["owner"], place, order.sealed_of(shown["contact"]))
-    shown["erased"] = shown["contact"] is None
-    return replace(found, body=orjson.dumps(shown))
+async def _open(found: dict[str, Any], vault: Vault) -> None:
+    """Its contact in plain text; it is `erased` as soon as there is no key, also before the view hears of it."""
+    place = cart_stream(found["cart_id"])
+    found["contact"] = await vault.open(found["owner"], place, order.sealed_of(found["contact"]))
+    found["erased"] = found["contact"] is None
 
 
 @routes.get("/customers/{customer_id}/orders", **reading({"orders": [SUMMARY], "next": None}))

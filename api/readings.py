@@ -65,10 +65,12 @@ class OwnReading(Reading):
     principal: Principal
 
     def of_owner(self, served: Served | None) -> Served | None:
-        """The document, if it belongs to who reads: a customer sees nobody else's."""
-        if served is None or self.principal.role != "customer":
-            return served
-        return served if served.document()["owner"] == self.principal.subject else None
+        """The document, if it belongs to who reads."""
+        return served if served and self.may_see(served.document()["owner"]) else None
+
+    def may_see(self, owner: str) -> bool:
+        """A customer sees nobody else's."""
+        return self.principal.role != "customer" or self.principal.subject == owner
 
 
 async def open_reading(request: Request) -> Reading:

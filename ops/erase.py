@@ -166,8 +166,8 @@ class _Clerk:
 
     async def key_id(self, order_id: str) -> str | None:
         """Of the key that sealed the contact which its page shows; None where it shows none."""
-        served = await order.by_id(self.reader, order_id)
-        contact = served.document()["contact"] if served else None
+        found = await order.find(self.reader, order_id)
+        contact = found["contact"] if found else None
         return contact and str(contact["key_id"])
 
     async def ask(self, order_ids: Sequence[str], actor: str) -> None:

@@ -264,8 +264,10 @@ VIEW = CassandraView(
 )
 
 
-async def by_id(reader: CassandraReader, order_id: str, after: Sequence[Position] = ()) -> Served | None:
-    """The order; its contact is null or a SealedContact, its bytes in base64."""
+async def find(
+    reader: CassandraReader, order_id: str, after: Sequence[Position] = ()
+) -> dict[str, Any] | None:
+    """The order's fields, to be `served`; its contact is None or a SealedContact, its bytes in base64."""
     await reader.caught_up(after, VIEW)
     found = await reader.select(VIEW, "SELECT * FROM orders_{g} WHERE order_id = ?", (order_id,))
     if not found or found[0]["version"] is None:  # only its lines: it is being written this moment
@@ -274,8 +276,18 @@ async def by_id(reader: CassandraReader, order_id: str, after: Sequence[Position
     del order["allocated_count"]
     for name in ("lines", "refused"):
         order[name] = orjson.Fragment(order[name])
-    order["contact"] = orjson.Fragment(order["contact"]) if order["contact"] else None
+    order["contact"] = orjson.loads(order["contact"]) if order["contact"] else None
+    return order
+
+
+def served(order: Mapping[str, Any]) -> Served:
     return Served(orjson.dumps(order), order["version"])
+
+
+async def by_id(reader: CassandraReader, order_id: str, after: Sequence[Position] = ()) -> Served | None:
+    """The order as `find` finds it."""
+    found = await find(reader, order_id, after)
+    return served(found) if found else None
 
 
 async def of_customer(
