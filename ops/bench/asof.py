@@ -12,7 +12,7 @@ import psutil
 
 from ops.bench.contest import BenchFailed, Figure, Measure, Pair, in_turn
 from ops.bench.costs import Costs, listener_at
-from ops.bench.views import drop_keyspace
+from ops.clearing import drop_keyspace
 from ops.settings import Settings
 from projections import history, ledger
 from projections.as_of import Cutoff, Standing, of_movement, standing

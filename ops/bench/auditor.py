@@ -19,7 +19,7 @@ from ops.audit.role import places_of
 from ops.audit.wire import AvscReader
 from ops.bench.contest import BenchFailed, Figure, Measure, Pair, Verdict
 from ops.bench.copies import copies, template
-from ops.bench.views import drop_keyspace
+from ops.clearing import drop_keyspace
 from ops.roles import collect_rarely
 from ops.settings import Settings
 from projections.cassandra_store import CassandraSettings, CassandraStore

@@ -1,31 +1,24 @@
 """`latency`: from a command to its answer, as the API waits for it, beside a bare transaction of one event."""
 
 import asyncio
-import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median, quantiles
 
-import uvloop
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # public, not marked as such
 
-from api.intake import Intake
+from ops.bench.asking import WITHIN_S, Asking
 from ops.bench.contest import BenchFailed, Figure, Measure, Pair, in_turn
 from ops.bench.costs import Costs
-from ops.bench.stage import KAFKA_KEEPS, Stage, command_meta
-from schemas.inventory import ReceiptLine, ReceiveStock, ReserveStock
-from schemas.meta import HOUR, Micros, derived_id
-from schemas.values import MAIN, Line
+from ops.bench.stage import KAFKA_KEEPS, Stage
 
-SKUS = 500
 CALLERS = {1: 200, 10: 1_000, 100: 4_000}
 """Callers at once, and how many commands they send together in a round."""
 WARM_ROUNDS = 3
 """Until the broker's code is compiled: both sides are half as fast before."""
-WITHIN_S = 10.0
 EVENT_BYTES = 600
 """About what a StockReserved weighs."""
 
@@ -43,20 +36,11 @@ class Latency:
     def __init__(self, stage: Stage, share: float = 1.0) -> None:
         self._stage = stage
         self._counts = {callers: max(callers, int(count * share)) for callers, count in CALLERS.items()}
-        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._intake = Intake(stage.kafka, stage.topics, stage.codec)
+        self._asking = Asking(stage)
         self._bare = BareTransactions(stage)
-        self._skus = [f"SKU-{n}" for n in range(SKUS)]
-        self._next_sku = itertools.cycle(self._skus)
-        self._orders = map(str, itertools.count())
 
     def warm_up(self) -> None:
-        received = [ReceiveStock(MAIN, "delivery", (ReceiptLine(sku, 1_000_000),)) for sku in self._skus]
-        asked = [
-            self._stage.ready(body, "merchant", derived_id("received", body.stream)) for body in received
-        ]
-        self._stage.decide("inventory", asked, "stock received").expect("accepted")
-        self._runner.run(self._listen())
+        self._asking.begin()
         for _ in range(WARM_ROUNDS):
             self.round()
 
@@ -72,21 +56,12 @@ class Latency:
         return {}
 
     def close(self) -> None:
-        self._runner.run(self._intake.stop())
-        self._runner.close()
+        self._asking.close()
         self._bare.close()
-
-    async def _listen(self) -> None:
-        self._intake.start()
-        deadline = time.monotonic() + WITHIN_S
-        while not self._intake.hears_decisions:
-            if time.monotonic() > deadline:
-                raise BenchFailed("the API's reader of decisions does not come up")
-            await asyncio.sleep(0.02)
 
     def _ask(self, callers: int, count: int) -> Figure:
         costs = Costs(self._stage.processes())
-        took_ms = self._runner.run(self._ask_all(callers, count))
+        took_ms = self._asking.run(self._ask_all(callers, count))
         return Figure(median(took_ms), costs.per_event(count), f"p99 {p99(took_ms):.1f} ms")
 
     async def _ask_all(self, callers: int, count: int) -> list[float]:
@@ -99,13 +74,7 @@ class Latency:
     async def _ask_one(self) -> float:
         """Milliseconds from building the command to its answer."""
         began = time.perf_counter()
-        sku, order = next(self._next_sku), derived_id("order", next(self._orders))
-        limit = Micros(time.time_ns() // 1_000 + HOUR)
-        body = ReserveStock(order, MAIN, (Line(1, sku, 1),), 1, limit)
-        meta = command_meta(body.stream, "merchant", derived_id(order, "reserve"), self._intake.reply_to)
-        decided = await self._intake.ask("inventory", sku, body, meta)
-        if decided is None or decided.outcome != "accepted":
-            raise BenchFailed(f"a reservation was {decided.outcome if decided else 'not decided in time'}")
+        await self._asking.reserve(self._asking.next_sku())
         return (time.perf_counter() - began) * 1_000
 
 

@@ -13,7 +13,7 @@ from cassandra.concurrent import execute_concurrent_with_args
 from ops.bench.contest import BenchFailed, Figure, Measure, Pair, in_turn
 from ops.bench.costs import Costs, listener_at
 from ops.bench.stock_history import StockHistory
-from ops.bench.views import drop_keyspace
+from ops.clearing import drop_keyspace
 from ops.settings import Settings
 from projections import ledger
 from projections.cassandra_store import CassandraSettings, CassandraStore

@@ -19,7 +19,7 @@ from ops import processes
 from ops.bench.contest import BenchFailed, Figure, Measure, Pair, in_turn
 from ops.bench.costs import Costs, listener_at
 from ops.bench.stock_history import StockHistory
-from ops.bench.views import forget_views
+from ops.clearing import clear
 from ops.local_stack import last_words
 from ops.roles import LIFELINE
 from ops.settings import REPOSITORY, Settings
@@ -29,7 +29,7 @@ from schemas.inventory import stock_stream
 from schemas.topics import Topics
 from schemas.values import MAIN
 from streams.kafka_clients import producer_config
-from streams.topic_admin import delete_topics, ensure_topics
+from streams.topic_admin import ensure_topics
 
 EVENTS = 10_000
 """Of a round."""
@@ -92,8 +92,7 @@ class Side:
 
     def close(self) -> None:
         processes.stop([self._process], GRACE_S)
-        delete_topics(self._home.kafka, self.topics.prefix)
-        asyncio.run(forget_views(replace(self._home, cassandra="")))
+        clear(replace(self._home, cassandra=""))
         shutil.rmtree(self._home.home, ignore_errors=True)
 
 

@@ -1,6 +1,5 @@
 """The stage: topics of their own on a real Kafka, and one command worker, started as the supervisor would start it."""
 
-import asyncio
 import json
 import os
 import random
@@ -20,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from ops import processes
 from ops.bench.contest import BenchFailed, Figure, Progress
 from ops.bench.costs import Costs, listener_at
-from ops.bench.views import forget_views
+from ops.clearing import clear_views
 from ops.flushing import set_flush
 from ops.local_stack import last_words
 from ops.roles import LIFELINE
@@ -88,7 +87,7 @@ class Stage:
         projections = [self._projections] if self._projections else []
         processes.stop([*self._workers.values(), *projections], GRACE_S)
         if projections:
-            asyncio.run(forget_views(self._settings))
+            clear_views(self._settings)
         os.close(self._ours)
         os.close(self._lifeline)
         delete_topics(self.kafka, self.topics.prefix)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ops.brokers import COPIES, Brokers, three_brokers
-from ops.demo.clearing import clear
+from ops.clearing import clear
 from ops.demo.progress import Teller
 from ops.local_stack import HOST, SERVERS, free_ports
 from ops.running import RunsAlready, bring_up, running_supervisor, take_down

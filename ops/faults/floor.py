@@ -15,7 +15,7 @@ import psutil
 from confluent_kafka import Consumer, TopicPartition
 
 from ops.audit.views import ReadSide, find_view_errors
-from ops.demo.clearing import clear
+from ops.clearing import clear
 from ops.faults.shop import ROOT, Shop, new_id
 from ops.faults.verdict import CLOCK, demand, until
 from ops.local_stack import Addresses

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ops import settings
-from ops.demo.clearing import clear
+from ops.clearing import clear
 from ops.demo.frontend import Frontend, open_session
 from ops.local_stack import HOST, Addresses, free_ports
 from ops.running import bring_up, take_down

@@ -1,12 +1,13 @@
 """Taking away what one Daybook wrote on servers that others use too: its topics, its keyspace, its keys."""
 
-from confluent_kafka.admin import AdminClient
 from redis import Redis
 
 from ops.settings import Settings
 from projections.cassandra_store import CassandraSettings
+from streams.topic_admin import delete_topics
 
 TIMEOUT_S = 20.0
+DROPPED_WITHIN_S = 60.0
 KEYS_AT_ONCE = 1_000
 
 
@@ -16,25 +17,22 @@ def clear(settings: Settings) -> None:
     Raises KafkaException, RedisError, or the errors of Cassandra's driver.
     """
     if settings.kafka:
-        _delete_topics(settings)
+        delete_topics(settings.kafka, settings.topic_prefix)
+    clear_views(settings)
+
+
+def clear_views(settings: Settings) -> None:
+    """As `clear`, of Cassandra and Redis alone."""
     if settings.cassandra:
-        _drop_keyspace(settings)
+        drop_keyspace(CassandraSettings(tuple(settings.cassandra.split(",")), settings.keyspace))
     if settings.redis:
         _delete_keys(settings)
 
 
-def _delete_topics(settings: Settings) -> None:
-    admin = AdminClient({"bootstrap.servers": settings.kafka})
-    found = admin.list_topics(timeout=TIMEOUT_S).topics
-    ours = [topic for topic in found if topic.startswith(f"{settings.topic_prefix}.")]
-    for deleted in (admin.delete_topics(ours) if ours else {}).values():
-        deleted.result(TIMEOUT_S)
-
-
-def _drop_keyspace(settings: Settings) -> None:
-    cluster = CassandraSettings(tuple(settings.cassandra.split(","))).cluster()
+def drop_keyspace(settings: CassandraSettings) -> None:
+    cluster = settings.cluster()
     try:
-        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {settings.keyspace}", timeout=TIMEOUT_S)
+        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {settings.keyspace}", timeout=DROPPED_WITHIN_S)
     finally:
         cluster.shutdown()
 
