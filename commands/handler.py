@@ -12,6 +12,7 @@ from commands.journal import (
     Ends,
     Journal,
     JournalLostError,
+    LogDamagedError,
     OutputKind,
     Partition,
     ReassignedError,
@@ -204,19 +205,28 @@ class Handler:
     def _load(self, partition: Partition) -> Writer:
         decider = self._deciders[partition.aggregate]
         writer = Writer(partition, decider, self._codec, self._topics, self._store, self._decode)
-        ends = {kind: self._journal.ends(kind, partition) for kind in KINDS}
+        ends = self._ends(partition)
         copied = self._copied_up_to(partition)
         self._copy(writer.restore_state, "state", partition, copied["state"], ends["state"])
         self._copy(writer.restore_decisions, "decisions", partition, copied["decisions"], ends["decisions"])
         identity = self._journal.identity(partition)
         self._store.write(_copied(identity, partition, self._clock(), ends["state"], ends["decisions"]))
         tail = writer.resume(ends["events"], ends["decisions"])
-        writer.check_tail(
-            tail,
-            self._journal.read("events", partition, tail.events, ends["events"]),
-            self._journal.read("decisions", partition, tail.decisions, ends["decisions"]),
-        )
+        try:
+            writer.check_tail(
+                tail,
+                self._journal.read("events", partition, tail.events, ends["events"]),
+                self._journal.read("decisions", partition, tail.decisions, ends["decisions"]),
+            )
+        except LogDamagedError:
+            if self._ends(partition) == ends:
+                raise
+            # We stood still meanwhile, and the partition has another writer.
+            raise JournalLostError(f"{partition} was written while it was loaded") from None
         return writer
+
+    def _ends(self, partition: Partition) -> Mapping[OutputKind, int]:
+        return {kind: self._journal.ends(kind, partition) for kind in KINDS}
 
     def _copied_up_to(self, partition: Partition) -> Mapping[str, int]:
         """How far this machine's copy reaches; an unusable one is deleted."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,7 +21,7 @@ from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPoli
 from cassandra.query import BatchStatement, BatchType, dict_factory
 
 from projections.compare import Expected
-from projections.generations import Succession
+from projections.generations import Succession, first_generation
 from projections.receipt import caught_up, of_kinds
 from projections.store import Folded, FoldingStore, Stand
 from projections.view import Batch, D, Partition, StoreUnavailable, View
@@ -297,27 +297,39 @@ _LIVE = "SELECT live FROM live_generations WHERE title = ?"
 _BUILT = "SELECT live, built FROM live_generations WHERE title = ?"
 _SET_BUILT = "INSERT INTO live_generations (title, built) VALUES (?, ?) USING TIMESTAMP ?"
 _COLUMNS = "SELECT column_name FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?"
+_BEGIN = "INSERT INTO live_generations (title, live) VALUES (?, ?) USING TIMESTAMP 0"
 _SUCCESSION = "SELECT built, succession FROM live_generations WHERE title = ?"
 _KEEP = "INSERT INTO live_generations (title, succession) VALUES (?, ?) USING TIMESTAMP ?"
 _SET_LIVE = "INSERT INTO live_generations (title, live, succession) VALUES (?, ?, ?) USING TIMESTAMP ?"
 
 
 async def _live_generation(connection: _Connection, view: View[Any]) -> int:
+    """0 where there is none."""
     found = await connection.execute(_LIVE, (view.title,))
-    return int(found[0]["live"] or 1) if found else 1
+    return int(found[0]["live"] or 0) if found else 0
+
+
+async def _written_generation(connection: _Connection, view: View[Any]) -> int:
+    """The live one; one begins where there is none. Of two that begin at once the higher one stays."""
+    if not await _live_generation(connection, view):
+        await connection.execute(_BEGIN, (view.title, first_generation()))
+    return await _live_generation(connection, view)
 
 
 class _Generations:
     """Which generation of each view is live, as it was a second ago at most."""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(
+        self, connection: _Connection, ask: Callable[[_Connection, View[Any]], Awaitable[int]]
+    ) -> None:
         self._connection = connection
+        self._ask = ask
         self._live: dict[str, tuple[int, float]] = {}
 
     async def of(self, view: CassandraView[Any]) -> int:
         generation, asked_at = self._live.get(view.title, (0, 0.0))
         if not generation or monotonic() - asked_at > LIVE_S:
-            generation = await _live_generation(self._connection, view)
+            generation = await self._ask(self._connection, view)
             self._live[view.title] = generation, monotonic()
         return generation
 
@@ -334,7 +346,7 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         super().__init__(views, pinned)
         self._connection = _Connection(settings)
         self._laid_out: set[tuple[str, int]] = set()
-        self._generations = _Generations(self._connection)
+        self._generations = _Generations(self._connection, _written_generation)
 
     async def close(self) -> None:
         await self._connection.close()
@@ -399,7 +411,7 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
     # What a rebuild needs beside a store (`building.Rebuildable`).
 
     async def live(self, view: CassandraView[Any]) -> int:
-        return await _live_generation(self._connection, view)
+        return await _written_generation(self._connection, view)
 
     async def next_generation(self, view: CassandraView[Any]) -> int:
         """A number that no generation of this view ever had: what was deleted stays deleted for ten days."""
@@ -544,7 +556,7 @@ class CassandraReader:
 
     def __init__(self, settings: CassandraSettings) -> None:
         self._connection = _Connection(settings)
-        self._generations = _Generations(self._connection)
+        self._generations = _Generations(self._connection, _live_generation)
 
     async def ping(self) -> None:
         """Raises StoreUnavailable."""

@@ -9,6 +9,7 @@ is killed between two of them finds out from the store alone where to go on.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -18,8 +19,18 @@ import orjson
 
 from projections.view import Partition, View
 
+FIRST_MAX = 1_000_000
 GRACE_S = 2.0
 """Readers may believe in a generation for a second after it was live; so long it is not dropped."""
+
+
+def first_generation() -> int:
+    """The number that the first generation of a view gets, by chance.
+
+    A store may be emptied while a write is on its way to it, or between a batch's rows and its documents. A document
+    that came after that would hide that its rows are gone. It belongs to a generation that nobody reads any more.
+    """
+    return 1 + secrets.randbelow(FIRST_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,8 @@ class Succession:
 class Generations(Protocol):
     """What a store knows of a view's generations. All raise StoreUnavailable."""
 
-    async def live(self, view: Any) -> int: ...
+    async def live(self, view: Any) -> int:
+        """The generation that is written; one begins where there is none."""
 
     async def next_generation(self, view: Any) -> int:
         """A number that no generation had before."""

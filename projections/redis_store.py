@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 import orjson
 
 from projections.compare import Expected
-from projections.generations import Succession
+from projections.generations import Succession, first_generation
 from projections.receipt import caught_up, of_kinds
 from projections.redis_connection import Command, RedisConnection, UnknownScript
 from projections.store import Folded, FoldingStore, Stand
@@ -42,15 +42,24 @@ return 1
 """
 """KEYS: index, versions of its members. ARGV: member, version, score (empty: no member any more), and so on."""
 
+_LIVE = """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+"""
+"""KEYS: live generation. ARGV: the one that begins where there is none. Returns its number."""
+
 _STAND = """
-local live = redis.call('GET', KEYS[1]) or '1'
+redis.call('SET', KEYS[1], ARGV[3], 'NX')
+local live = redis.call('GET', KEYS[1])
 local generation = ARGV[1] == '' and live or ARGV[1]
 return {generation, redis.call('HGET', KEYS[2], generation .. '/' .. ARGV[2]) or '0'}
 """
-"""KEYS: live generation, positions. ARGV: generation (empty: the live one), partition. Returns both numbers."""
+"""KEYS: live generation, positions. ARGV: generation (empty: the live one), partition, and the generation that begins
+where none is live. Returns both numbers.
+"""
 
 _ADVANCE = """
-local live = redis.call('GET', KEYS[1]) or '1'
+local live = redis.call('GET', KEYS[1]) or '0'
 local generation = ARGV[1] == '' and live or ARGV[1]
 local field = generation .. '/' .. ARGV[2]
 local at = redis.call('HGET', KEYS[2], field) or '0'
@@ -60,10 +69,12 @@ if generation == ARGV[3] and at == ARGV[4] then
 end
 return {generation, at}
 """
-"""As _STAND; then the generation that was written, the offset expected and the next. Sets it if both still hold."""
+"""As _STAND; but the third is the generation that was written, then the offset expected and the next. Sets it if both
+still hold.
+"""
 
 _SWITCH = """
-local live = redis.call('GET', KEYS[1]) or '1'
+local live = redis.call('GET', KEYS[1]) or '0'
 for i = 3, #ARGV do
   local old = tonumber(redis.call('HGET', KEYS[2], live .. '/' .. ARGV[i]) or '0')
   local new = tonumber(redis.call('HGET', KEYS[2], ARGV[1] .. '/' .. ARGV[i]) or '0')
@@ -100,6 +111,7 @@ return 1
 _SCRIPTS = {
     "put": _PUT,
     "mark": _MARK,
+    "live": _LIVE,
     "stand": _STAND,
     "advance": _ADVANCE,
     "switch": _SWITCH,
@@ -245,7 +257,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         await self._redis.close()
 
     async def _stand(self, view: RedisView[Any], topic: str, partition: int) -> Stand:
-        arguments = (self._pinned or "", f"{topic}/{partition}")
+        arguments = (self._pinned or "", f"{topic}/{partition}", first_generation())
         ((generation, at),) = await self._scripts.run([("stand", self._position_keys(view), arguments)])
         return Stand(int(generation), int(at))
 
@@ -289,15 +301,17 @@ class RedisStore(FoldingStore[RedisView[Any]]):
     # What a rebuild needs beside a store (`building.Rebuildable`).
 
     async def live(self, view: RedisView[Any]) -> int:
-        (live,) = await self._redis.ask([("GET", Keys(self._prefix, view, 0).live)])
-        return int(live or 1)
+        name = Keys(self._prefix, view, 0).live
+        (live,) = await self._scripts.run([("live", (name,), (first_generation(),))])
+        return int(live)
 
     async def next_generation(self, view: RedisView[Any]) -> int:
         """A number that no generation of this view has had since the store was last emptied."""
-        live, number = await self.live(view), 0
-        while number <= live:
-            (number,) = await self._redis.ask([("INCR", Keys(self._prefix, view, 0).built)])
-        return number
+        live, name = await self.live(view), Keys(self._prefix, view, 0).built
+        (number,) = await self._redis.ask([("INCR", name)])
+        if number <= live:
+            (number,) = await self._redis.ask([("INCRBY", name, live - number + 1)])
+        return int(number)
 
     async def places(
         self, view: RedisView[Any], generation: int, partitions: Iterable[Partition]
@@ -486,10 +500,10 @@ class RedisReader:
     async def _read(self, view: RedisView[Any], read: Callable[[Keys], list[Command]]) -> list[Any]:
         """The answers to `read`, all from the live generation; asked again where that has just changed."""
         while True:
-            generation = self._live.get(view.title, 1)
+            generation = self._live.get(view.title, 0)
             keys = Keys(self._prefix, view, generation)
             live, *answers = await self._redis.ask([("GET", keys.live), *read(keys)])
-            self._live[view.title] = int(live or 1)
+            self._live[view.title] = int(live or 0)
             if self._live[view.title] == generation:
                 return answers
 

@@ -198,6 +198,9 @@ class KafkaJournal:
         """
         state = self.read("state", partition, 0, self.ends("state", partition))
         if any(stored.key == POSITION_PATH.encode() for stored in state):
+            (again,) = self._committed(self._where([partition]))
+            if again.offset != OFFSET_INVALID:
+                raise JournalLostError(f"{partition} was written while it was looked at")
             raise LogDamagedError(
                 f"{partition}: the group has no offset, yet {self._topic('state', partition)} has a writer's "
                 "position; commands would be decided twice"

@@ -89,6 +89,12 @@ class Shelf:
     rows: dict[RowName, Held] = field(default_factory=dict)
     documents: dict[RowName, tuple[int, Any]] = field(default_factory=dict)
     positions: dict[tuple[str, Partition], int] = field(default_factory=dict)
+    generation: int = 1
+    """What is written belongs to the one that was live then; only the live one is kept."""
+    begun: int = 1
+    """How many generations have begun."""
+    restarts: int = 0
+    """What is on its way to a server that is restarted never arrives."""
     is_down: bool = False
     lost_at: int = 0
     """When it last lost something."""
@@ -96,15 +102,21 @@ class Shelf:
     """The next writes are given up by who asked for them, and arrive after so many microseconds all the same."""
 
     def lose(self, now: int) -> None:
-        """Everything, positions included."""
-        self.restore(Shelf(), now)
+        """Everything, positions included, while it goes on running."""
+        self.begun += 1
+        self._become(Shelf(generation=self.begun), now)
 
     def copy(self) -> "Shelf":
-        return Shelf(dict(self.rows), dict(self.documents), dict(self.positions))
+        return Shelf(dict(self.rows), dict(self.documents), dict(self.positions), self.generation)
 
     def restore(self, old: "Shelf", now: int) -> None:
-        """As it was some time ago."""
+        """As it was some time ago, started anew."""
+        self.restarts += 1
+        self._become(old, now)
+
+    def _become(self, old: "Shelf", now: int) -> None:
         self.lost_at = now
+        self.generation = old.generation
         self.rows, self.documents, self.positions = dict(old.rows), dict(old.documents), dict(old.positions)
 
 
@@ -160,32 +172,43 @@ class MemoryViews(FoldingStore[View[Any]]):
 
     async def _stand(self, view: View[Any], topic: str, partition: int) -> Stand:
         await self._answer()
-        return Stand(1, self._shelf.positions.get((view.title, (topic, partition)), 0))
+        return Stand(self._shelf.generation, self._shelf.positions.get((view.title, (topic, partition)), 0))
 
-    async def _load(self, view: View[Any], generation: int, streams: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002  # one generation
+    async def _load(self, view: View[Any], generation: int, streams: Sequence[str]) -> dict[str, Any]:
         await self._answer()
+        if generation != self._shelf.generation:
+            return dict.fromkeys(streams)
         found = {stream: self._shelf.documents.get((view.title, stream)) for stream in streams}
         return {stream: held and self._loaded(view, held[1]) for stream, held in found.items()}
 
     def _loaded(self, view: View[Any], kept: Any) -> Any:
         return view.load(dict(kept) if isinstance(kept, dict) else kept)  # type: ignore[attr-defined]  # both kinds have it
 
-    async def _write(self, view: View[Any], generation: int, folded: Folded) -> None:  # noqa: ARG002  # as above
+    async def _write(self, view: View[Any], generation: int, folded: Folded) -> None:
         """Rows first, each for itself: a process that dies in between has written some of them."""
+        restarts = self._shelf.restarts
         if self._shelf.late:
-            self.clock.after(self._shelf.late.pop(0), None, self._arrive, view, folded)
+            self.clock.after(self._shelf.late.pop(0), None, self._arrive, restarts, view, generation, folded)
             raise StoreUnavailable(f"{self.name} did not answer")
-        for name, held in rows_of(view, folded):
-            self._put(view, name, held)
+        self._put_rows(view, generation, folded)
         await self._answer()
-        self._put_documents(view, folded)
+        if self._shelf.restarts != restarts:
+            raise StoreUnavailable(f"{self.name} was restarted")
+        self._put_documents(view, generation, folded)
 
-    def _arrive(self, view: View[Any], folded: Folded) -> None:
-        for name, held in rows_of(view, folded):
-            self._put(view, name, held)
-        self._put_documents(view, folded)
+    def _arrive(self, restarts: int, view: View[Any], generation: int, folded: Folded) -> None:
+        if self._shelf.restarts == restarts:
+            self._put_rows(view, generation, folded)
+            self._put_documents(view, generation, folded)
 
-    def _put_documents(self, view: View[Any], folded: Folded) -> None:
+    def _put_rows(self, view: View[Any], generation: int, folded: Folded) -> None:
+        if generation == self._shelf.generation:
+            for name, held in rows_of(view, folded):
+                self._put(view, name, held)
+
+    def _put_documents(self, view: View[Any], generation: int, folded: Folded) -> None:
+        if generation != self._shelf.generation:
+            return
         for stream, document in folded.after.items():
             held_document = self._shelf.documents.get((view.title, stream))
             if held_document is None or self.is_newer(document.version, held_document[0]):
@@ -203,9 +226,9 @@ class MemoryViews(FoldingStore[View[Any]]):
     async def _advance(self, view: View[Any], generation: int, batch: Batch) -> Stand:
         await self._answer()
         place = (view.title, (batch.topic, batch.partition))
-        if self._shelf.positions.get(place, 0) == batch.expected:
+        if generation == self._shelf.generation and self._shelf.positions.get(place, 0) == batch.expected:
             self._shelf.positions[place] = batch.next
-        return Stand(generation, self._shelf.positions.get(place, 0))
+        return Stand(self._shelf.generation, self._shelf.positions.get(place, 0))
 
     async def close(self) -> None:
         """There is nothing to close."""

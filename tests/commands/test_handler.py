@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands import inventory
-from commands.journal import JournalLostError, LogDamagedError, Output, Partition
+from commands.journal import JournalLostError, LogDamagedError, Output, OutputKind, Partition
 from commands.registry import DECIDERS
 from ops.simulate.stores import Disk
 from schemas.cart import ClearCart, CreateCart
@@ -26,9 +27,10 @@ from schemas.inventory import (
 )
 from schemas.meta import DAY, MINUTE, NO_HASH, SECOND, Micros, derived_id
 from schemas.values import MAIN, Line
-from tests.commands.in_memory import CODEC, TOPICS, Desk
+from tests.commands.in_memory import CODEC, TOPICS, Desk, MemoryJournal
 
 SKU = "85123A"
+HERE = Partition("inventory", TOPICS.partition_of(SKU))
 OTHER = next(f"sku-{n}" for n in range(100) if TOPICS.partition_of(f"sku-{n}") != TOPICS.partition_of(SKU))
 
 
@@ -357,6 +359,29 @@ def test_a_topic_that_lost_the_whole_last_transaction_is_named_and_nothing_is_se
     del desk.journal.logs[kind, partition][before[kind, partition] :]
     with pytest.raises(LogDamagedError, match=kind):
         desk.restart(Disk())
+
+
+class Overtaken(MemoryJournal):
+    """While this worker looks where the logs end, it stands still, and another one writes."""
+
+    def __init__(self, like: MemoryJournal, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self.logs, self.positions = like.logs, like.positions
+        self._meanwhile = [meanwhile]
+
+    def ends(self, kind: OutputKind, partition: Partition) -> int:
+        end = super().ends(kind, partition)
+        if (kind, partition) == ("state", HERE) and self._meanwhile:
+            self._meanwhile.pop()()
+        return end
+
+
+def test_a_worker_that_stood_still_while_it_loaded_blames_no_topic_for_what_another_one_wrote():
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1))
+    late = Overtaken(desk.journal, lambda: desk.ask("inventory", receipt(5), an_id(2)))
+    with pytest.raises(JournalLostError, match="was written while it was loaded"):
+        Desk(late)
 
 
 Step = tuple[str, str, int, int]

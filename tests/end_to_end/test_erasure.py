@@ -193,10 +193,13 @@ async def flushed(daybook: Settings, control: str) -> None:
     """Returns when Cassandra's tables are on the disk, as far as the orders are concerned."""
     host, _, port = daybook.cassandra.rpartition(":")
     cluster = Cluster([host], port=int(port))
-    table = f"orders_v{order.VIEW.version}_g1"
     tables = TEST_STACK / "cassandra" / "data" / "data" / daybook.keyspace
     try:
         session = cluster.connect(daybook.keyspace)
+        live = session.execute(
+            "SELECT live FROM live_generations WHERE title = %s", (order.VIEW.title,)
+        ).one()
+        table = f"orders_{order.VIEW.tables(live.live)}"
         session.execute(f"ALTER TABLE {table} WITH memtable_flush_period_in_ms = 500", timeout=60)
         deadline = time.monotonic() + WITHIN_S
         while not any(control.encode() in file.read_bytes() for file in tables.glob(f"{table}-*/*-Data.db")):

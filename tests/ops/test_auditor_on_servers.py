@@ -12,6 +12,7 @@ import redis
 from ops import processes
 from ops.bench.auditor import fill, write
 from ops.settings import REPOSITORY, Settings
+from projections import order, stock
 from projections.cassandra_store import CassandraSettings, CassandraStore
 from projections.rebuild import KafkaLog
 from projections.redis_store import RedisSettings, RedisStore
@@ -73,7 +74,8 @@ def break_redis(ours: Settings) -> str:
     """A level with another number and a version that no event will ever reach; returns whose."""
     host, _, port = ours.redis.rpartition(":")
     with redis.Redis(host=host, port=int(port)) as client:
-        name = min(client.scan_iter(f"{ours.topic_prefix}:stock_v1:1:{{*"))
+        found = client.scan_iter(f"{ours.topic_prefix}:{stock.VIEW.title}:*:{{*")
+        name = min(one for one in found if b":index:" not in one)
         _, _, level = client.get(name).partition(b"\n")
         client.set(name, b"999\n" + level.replace(b'"sellable":', b'"sellable":7'))
     return str(name.decode().rpartition("{")[2].rstrip("}"))
@@ -84,8 +86,10 @@ def break_cassandra(ours: Settings) -> str:
     cluster = CassandraSettings((ours.cassandra,), ours.keyspace, timeout_s=20).cluster()
     try:
         session = cluster.connect(ours.keyspace)
-        (row, *_) = session.execute("SELECT order_id FROM orders_v2_g1")
-        session.execute("UPDATE orders_v2_g1 SET amount = 1 WHERE order_id = %s", (row["order_id"],))
+        (live,) = session.execute("SELECT live FROM live_generations WHERE title = %s", (order.VIEW.title,))
+        table = f"orders_{order.VIEW.tables(live['live'])}"
+        (row, *_) = session.execute(f"SELECT order_id FROM {table}")
+        session.execute(f"UPDATE {table} SET amount = 1 WHERE order_id = %s", (row["order_id"],))
         return str(row["order_id"])
     finally:
         cluster.shutdown()

@@ -39,7 +39,10 @@ T = TypeVar("T")
 
 @pytest.fixture(autouse=True)
 def _history(ours: Settings, topics: Topics) -> None:
-    """Five units of A came in, two are reserved; D was damaged."""
+    """Five units of A came in, two are reserved; D was damaged. The first generation is 1, and not drawn."""
+    host, _, port = ours.redis.rpartition(":")
+    with redis.Redis(host=host, port=int(port)) as client:
+        client.set(Keys(ours.topic_prefix, stock.VIEW, 0).live, 1)
     story = Story().tell(
         received("A", 5, 5), reserved("A", 5, 2, 2), received("D", 5, 5), adjusted("D", 5, 4)
     )

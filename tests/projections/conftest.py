@@ -12,6 +12,13 @@ from projections.redis_store import RedisReader, RedisSettings, RedisStore
 from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
 
 
+@pytest.fixture(autouse=True)
+def _first_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that tests can name keys and tables of the first generation, which is otherwise drawn."""
+    for module in ("redis_store", "cassandra_store"):
+        monkeypatch.setattr(f"projections.{module}.first_generation", lambda: 1)
+
+
 @pytest.fixture
 def redis_settings(stack: Addresses) -> Iterator[RedisSettings]:
     settings = RedisSettings(stack.redis, f"test-{uuid.uuid4().hex[:12]}")
