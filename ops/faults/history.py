@@ -34,6 +34,11 @@ class Attempt:
         return 0 < self.status < SERVER_ERROR and self.took_s <= ANSWERED_WITHIN_S
 
     @property
+    def is_good(self) -> bool:
+        """A read that was answered in time, a write that was answered or refused as it may be."""
+        return self.in_time if self.is_read else self.status > 0 and self.fails_as_it_may
+
+    @property
     def fails_as_it_may(self) -> bool:
         """A write that was not answered: only as 503 with Retry-After."""
         return self.status < SERVER_ERROR or (self.status == UNAVAILABLE and self.retry_after)
@@ -133,9 +138,5 @@ def shares(attempts: Iterable[Attempt], outages: Collection[Outage] = ()) -> dic
             continue
         share = found[attempt.route]
         share.requests += 1
-        share.good += attempt.in_time if attempt.is_read else _is_well_mannered(attempt)
+        share.good += attempt.is_good
     return dict(sorted(found.items()))
-
-
-def _is_well_mannered(attempt: Attempt) -> bool:
-    return attempt.status > 0 and attempt.fails_as_it_may

@@ -1,11 +1,13 @@
 """The rotation: for so many minutes callers trade without a pause, and each minute has one fault, or none."""
 
 import time
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ops.faults.callers import OWN_WRITE, Habits
-from ops.faults.history import Outage, Share, shares
+from ops.faults.history import Attempt, Outage, Share, shares
 from ops.faults.scene import GREEN_WITHIN_S, Row, Scene
 from ops.faults.verdict import demand, until
 
@@ -67,13 +69,16 @@ def rotating(rounds: int) -> Row:
 
 def rotate(scene: Scene, rounds: int) -> None:
     outages: list[Outage] = []
+    faults = _turns(scene, rounds)
     with scene.trading(BUSY) as history:
         scene.trade_on()
         began = len(history.attempts)
-        outages += [one_minute(scene, fault) for fault in _turns(scene, rounds)]
+        outages += [one_minute(scene, fault) for fault in faults]
     scene.judge()
-    found = shares(history.attempts[began:], outages)
+    attempts = history.attempts[began:]
+    found = shares(attempts, outages)
     reads, writes = _sum(found, is_read=True), _sum(found, is_read=False)
+    scene.figures["missed"] = _missed(attempts, outages, faults)
     _tell(scene, found, reads)
     demand(
         reads.share >= READS_ANSWERED, f"{reads.share:.3%} of {reads.requests:,} reads were answered in 1 s"
@@ -97,6 +102,20 @@ def _tell(scene: Scene, found: Mapping[str, Share], reads: Share) -> None:
     )
     scene.figures["routes"] = {route: (one.requests, round(one.share, 5)) for route, one in found.items()}
     scene.figures |= {"accepted": accepted, "reads": (reads.requests, round(reads.share, 5))}
+
+
+def _missed(attempts: Iterable[Attempt], minutes: Sequence[Outage], faults: Sequence[Fault]) -> list[str]:
+    """Of each minute that had any: how many requests were not answered as they should, and when since its fault."""
+    begins = [minute.from_s for minute in minutes]
+    since: defaultdict[int, list[float]] = defaultdict(list)
+    for attempt in attempts:
+        if not attempt.is_good and not any(minute.covers(attempt) for minute in minutes):
+            number = max(0, bisect_right(begins, attempt.at_s) - 1)
+            since[number].append(attempt.at_s - begins[number])
+    return [
+        f"{faults[number].name}: {len(times)}, {min(times):.1f} to {max(times):.1f} s"
+        for number, times in since.items()
+    ]
 
 
 def _sum(found: Mapping[str, Share], *, is_read: bool) -> Share:
