@@ -218,11 +218,11 @@ class Handler:
                 self._journal.read("events", partition, tail.events, ends["events"]),
                 self._journal.read("decisions", partition, tail.decisions, ends["decisions"]),
             )
-        except LogDamagedError:
+        except LogDamagedError as error:
             if self._ends(partition) == ends:
                 raise
             # We stood still meanwhile, and the partition has another writer.
-            raise JournalLostError(f"{partition} was written while it was loaded") from None
+            raise JournalLostError(f"{partition} was written while it was loaded: {error}") from error
         return writer
 
     def _ends(self, partition: Partition) -> Mapping[OutputKind, int]:

@@ -24,9 +24,14 @@ def clear(settings: Settings) -> None:
 def clear_views(settings: Settings) -> None:
     """As `clear`, of Cassandra and Redis alone."""
     if settings.cassandra:
-        drop_keyspace(CassandraSettings(tuple(settings.cassandra.split(",")), settings.keyspace))
+        drop_keyspace(_patient(settings))
     if settings.redis:
         _delete_keys(settings)
+
+
+def _patient(settings: Settings) -> CassandraSettings:
+    hosts = tuple(settings.cassandra.split(","))
+    return CassandraSettings(hosts, settings.keyspace, timeout_s=DROPPED_WITHIN_S)
 
 
 def drop_keyspace(settings: CassandraSettings) -> None:

@@ -139,7 +139,7 @@ def role_report(run: Path, role: RoleState) -> dict[str, Any]:
 
 def said_by(run: Path, role: str) -> dict[str, Any]:
     """What a process of the role last wrote of itself; nothing when none has."""
-    with suppress(FileNotFoundError, json.JSONDecodeError):
+    with suppress(FileNotFoundError, ValueError):
         said = json.loads((run / f"{role}.json").read_text("utf-8"))
         if isinstance(said, dict):
             return said

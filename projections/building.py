@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -105,6 +104,7 @@ class Build:
     poisons: dict[str, Poison] = field(default_factory=dict)
     ends: dict[Partition, int] = field(default_factory=dict)
     at: dict[Partition, int] = field(default_factory=dict)
+    was_emptied: bool = False
 
     async def catch_up(self) -> None:
         """Apply what the log holds by now."""
@@ -113,9 +113,11 @@ class Build:
         self.course.building(self.at, self.ends)
         for partition, end in self.ends.items():
             for _ in range(ROUNDS):
-                with suppress(PositionMoved):  # emptied meanwhile: go on from where it says it is
+                try:
                     await self._apply_until(partition, end)
                     break
+                except PositionMoved:
+                    self.was_emptied = True  # go on from where it says it is
             else:
                 raise RebuildFailed(f"{self.store.name} does not keep its position in {partition}")
 

@@ -291,6 +291,7 @@ def _keyspace_cql(settings: CassandraSettings) -> str:
 
 
 _NEXT = "SELECT next FROM view_positions WHERE title = ? AND generation = ? AND topic = ? AND partition = ?"
+_FIRST = "SELECT next FROM view_positions WHERE title = ? AND generation = 1 LIMIT 1"
 _SET_NEXT = "INSERT INTO view_positions (title, generation, topic, partition, next) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"
 _FORGET = "DELETE FROM view_positions USING TIMESTAMP ? WHERE title = ? AND generation = ?"
 _LIVE = "SELECT live FROM live_generations WHERE title = ?"
@@ -310,9 +311,10 @@ async def _live_generation(connection: _Connection, view: View[Any]) -> int:
 
 
 async def _written_generation(connection: _Connection, view: View[Any]) -> int:
-    """The live one; one begins where there is none. Of two that begin at once the higher one stays."""
+    """The live one. Where there is none one begins: 1, where an early Daybook wrote; of two drawn at once the higher."""
     if not await _live_generation(connection, view):
-        await connection.execute(_BEGIN, (view.title, first_generation()))
+        first = 1 if await connection.execute(_FIRST, (view.title,)) else first_generation()
+        await connection.execute(_BEGIN, (view.title, first))
     return await _live_generation(connection, view)
 
 
@@ -569,8 +571,10 @@ class CassandraReader:
         self, view: CassandraView[Any], cql: str, arguments: Sequence[Any] = ()
     ) -> list[dict[str, Any]]:
         """Rows of the live generation (`{g}` in the CQL); none where a view was never written."""
-        g = view.tables(await self._generations.of(view))
-        return await self._connection.execute(cql.format(g=g), arguments)
+        generation = await self._generations.of(view)
+        if not generation:
+            return []
+        return await self._connection.execute(cql.format(g=view.tables(generation)), arguments)
 
     async def document(self, view: CassandraView[Any], stream: str) -> Any | None:
         return _document(view, await self.select(view, view.inserts[0].select_one, view.key_of(stream)))

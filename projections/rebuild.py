@@ -80,6 +80,8 @@ class Rebuilding:
                 raise RebuildFailed(f"{self.view.name} has no generation that could be brought back")
             async with self._build(succession.previous) as build:
                 await build.catch_up()
+                if build.was_emptied:
+                    raise RebuildFailed(f"{self.view.name} was emptied while it was brought back: rebuild it")
                 then = await self._switch(build, store, succession.previous, succession)
                 return self._report(build, Verdict("none"), then)
 

@@ -42,21 +42,23 @@ return 1
 """
 """KEYS: index, versions of its members. ARGV: member, version, score (empty: no member any more), and so on."""
 
-_LIVE = """
-redis.call('SET', KEYS[1], ARGV[1], 'NX')
-return redis.call('GET', KEYS[1])
-"""
-"""KEYS: live generation. ARGV: the one that begins where there is none. Returns its number."""
-
-_STAND = """
-redis.call('SET', KEYS[1], ARGV[3], 'NX')
+_BEGIN = """
 local live = redis.call('GET', KEYS[1])
-local generation = ARGV[1] == '' and live or ARGV[1]
-return {generation, redis.call('HGET', KEYS[2], generation .. '/' .. ARGV[2]) or '0'}
+if not live then
+  live = redis.call('EXISTS', KEYS[2]) == 1 and '1' or ARGV[1]
+  redis.call('SET', KEYS[1], live)
+end
 """
-"""KEYS: live generation, positions. ARGV: generation (empty: the live one), partition, and the generation that begins
-where none is live. Returns both numbers.
+"""KEYS: live generation, positions. ARGV: the one that begins where none is live; 1, where an early Daybook wrote."""
+
+_LIVE = f"{_BEGIN} return live"
+"""Returns its number."""
+
+_STAND = f"""{_BEGIN}
+local generation = ARGV[2] == '' and live or ARGV[2]
+return {{generation, redis.call('HGET', KEYS[2], generation .. '/' .. ARGV[3]) or '0'}}
 """
+"""And then ARGV: generation (empty: the live one), partition. Returns both numbers."""
 
 _ADVANCE = """
 local live = redis.call('GET', KEYS[1]) or '0'
@@ -69,8 +71,8 @@ if generation == ARGV[3] and at == ARGV[4] then
 end
 return {generation, at}
 """
-"""As _STAND; but the third is the generation that was written, then the offset expected and the next. Sets it if both
-still hold.
+"""KEYS as above. ARGV: generation (empty: the live one), partition, the generation that was written, the offset
+expected and the next. Sets it if both still hold, and returns both numbers.
 """
 
 _SWITCH = """
@@ -257,7 +259,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         await self._redis.close()
 
     async def _stand(self, view: RedisView[Any], topic: str, partition: int) -> Stand:
-        arguments = (self._pinned or "", f"{topic}/{partition}", first_generation())
+        arguments = (first_generation(), self._pinned or "", f"{topic}/{partition}")
         ((generation, at),) = await self._scripts.run([("stand", self._position_keys(view), arguments)])
         return Stand(int(generation), int(at))
 
@@ -301,8 +303,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
     # What a rebuild needs beside a store (`building.Rebuildable`).
 
     async def live(self, view: RedisView[Any]) -> int:
-        name = Keys(self._prefix, view, 0).live
-        (live,) = await self._scripts.run([("live", (name,), (first_generation(),))])
+        (live,) = await self._scripts.run([("live", self._position_keys(view), (first_generation(),))])
         return int(live)
 
     async def next_generation(self, view: RedisView[Any]) -> int:

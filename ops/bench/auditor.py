@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ops.audit.role import places_of
 from ops.audit.wire import AvscReader
 from ops.bench.contest import BenchFailed, Figure, Measure, Pair, Verdict
 from ops.bench.copies import copies, template
-from ops.clearing import drop_keyspace
+from ops.clearing import clear_views
 from ops.roles import collect_rarely
 from ops.settings import Settings
 from projections.cassandra_store import CassandraSettings, CassandraStore
@@ -122,11 +122,11 @@ async def _measure(ready: Settings, topics: Topics, folder: Path, say: Say) -> M
         return await _fold_and_compare(ready.kafka, topics, folder, redis, cassandra, say)
     finally:
         log.close()
-        for view in REDIS_VIEWS:
-            await redis.drop(view, await redis.live(view))
         await redis.close()
         await cassandra.close()
-        await asyncio.to_thread(drop_keyspace, cassandra_settings)
+        await asyncio.to_thread(
+            clear_views, replace(ready, topic_prefix=topics.prefix, keyspace=topics.prefix)
+        )
 
 
 async def _fold_and_compare(

@@ -52,7 +52,7 @@ class Ledger:
         self._movements = movements
         self._events = self._recorded()
         self._loop = asyncio.Runner()
-        self._store = CassandraStore(self._settings, [ledger.VIEW])
+        self._store = CassandraStore(self._settings, [ledger.VIEW], OURS)
         self._cluster = self._settings.cluster()
         self._session = self._cluster.connect()
         self._reached = dict.fromkeys(range(PARTITIONS), 0)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import faust
+import redis
 import redis.asyncio
 
 from ops.roles import collect_rarely, die_with_supervisor, keep_heap_small
@@ -40,6 +41,8 @@ def stock_faust() -> None:
     events = app.topic(settings.topics.events("inventory"), value_type=bytes)
     client = redis.asyncio.Redis.from_url(f"redis://{where.address}")
     keys = Keys(where.prefix, stock.VIEW, 1)
+    with redis.Redis.from_url(f"redis://{where.address}") as at_once:
+        at_once.set(keys.live, 1)  # whoever reads asks for it
     levels: dict[str, stock.StockLevel] = {}
 
     @app.agent(events)

@@ -25,6 +25,7 @@ from schemas.topics import Topics
 
 STILL_FOR_S = 3.0
 QUIET_WITHIN_S = 90.0
+REPLACED_WITHIN_S = 60.0
 ANSWER_S = 5.0
 ROLE_MB_MAX = 300.0
 """No role takes more, whatever happens."""
@@ -67,9 +68,19 @@ class House:
 
     # What is done to them.
 
-    def kill(self, *names: str) -> None:
+    def kill(self, *names: str) -> list[Started]:
         """SIGKILL, all as close together as can be."""
-        self._signal(signal.SIGKILL, names)
+        return self._signal(signal.SIGKILL, names)
+
+    def await_replaced(self, killed: Collection[Started]) -> None:
+        """Until others run in their place: before, whoever asks how they are hears what they said last."""
+        pids = {one.pid for one in killed}
+
+        def are_back() -> bool:
+            there = self.processes()
+            return all(one.name in there and there[one.name].pid not in pids for one in killed)
+
+        until(are_back, REPLACED_WITHIN_S, "who was killed is back", self._say)
 
     def freeze(self, *names: str) -> list[Started]:
         """SIGSTOP; to be thawed by what it returns, for a name may be somebody else's by then."""

@@ -144,7 +144,7 @@ def one_minute(scene: Scene, fault: Fault) -> Outage:
         scene.house.thaw(frozen)
         scene.heal()
     elif fault.whom:
-        scene.house.kill(fault.whom)
+        scene.house.await_replaced(scene.house.kill(fault.whom))
     scene.await_green()
     if (
         fault.breaks

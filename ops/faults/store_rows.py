@@ -138,10 +138,10 @@ def prepared_id(floor: Floor, insert: Insert) -> bytes:
     """Under which every client's writes by this insert go over the wire: it follows from keyspace and text."""
     cluster = floor.side.cassandra.cluster()
     try:
-        statement = cluster.connect(floor.side.cassandra.keyspace).prepare(
-            insert.cql.format(g=ledger.VIEW.tables(1))
-        )
-        return bytes(statement.query_id)
+        session = cluster.connect(floor.side.cassandra.keyspace)
+        (found,) = session.execute("SELECT live FROM live_generations WHERE title = %s", (ledger.VIEW.title,))
+        cql = insert.cql.format(g=ledger.VIEW.tables(found["live"]))
+        return bytes(session.prepare(cql).query_id)
     finally:
         cluster.shutdown()
 

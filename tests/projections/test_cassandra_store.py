@@ -39,7 +39,8 @@ async def emptied(cassandra_store: CassandraStore) -> CassandraStore:
         await cassandra_store.prepare(view, 1)
         for insert in view.inserts:
             await cassandra_store._connection.execute(f"TRUNCATE {insert.table}_{view.tables(1)}")
-    await cassandra_store._connection.execute("TRUNCATE view_positions")
+    for table in ("view_positions", "live_generations"):
+        await cassandra_store._connection.execute(f"TRUNCATE {table}")
     return cassandra_store
 
 
@@ -130,7 +131,6 @@ async def test_what_arrives_behind_a_loss_hides_nothing_that_went_with_it(
     """A write that was on its way when somebody emptied the tables: its heads must not pass for all that was lost."""
     monkeypatch.setattr("projections.cassandra_store.first_generation", first_generation)
     monkeypatch.setattr("projections.cassandra_store.LIVE_S", 0.0)
-    await emptied._connection.execute("TRUNCATE live_generations")
     story, write = a_month(), emptied._write
     written: list[Any] = []
 
@@ -153,6 +153,15 @@ async def test_what_arrives_behind_a_loss_hides_nothing_that_went_with_it(
         live = await emptied.live(view)
         assert live != lost[view.title]
         assert await against(emptied, view, story, live) == set()
+
+
+async def test_what_was_written_before_generations_were_drawn_goes_on_being_served(
+    emptied: CassandraStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(emptied, a_month())
+    await emptied._connection.execute("TRUNCATE live_generations")
+    monkeypatch.setattr("projections.cassandra_store.first_generation", lambda: 77)
+    assert await emptied.live(order.VIEW) == 1
 
 
 async def test_a_crash_between_rows_and_their_document_is_made_good(

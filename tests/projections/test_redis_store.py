@@ -185,6 +185,18 @@ async def test_a_flush_between_an_index_and_its_documents_hides_nothing(
         await assert_equals(redis_store, view, story, await redis_store.live(view))
 
 
+async def test_what_was_written_before_generations_were_drawn_goes_on_being_served(
+    redis_store: RedisStore,
+    server: redis.Redis,
+    redis_settings: RedisSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await deliver(redis_store, a_shop())
+    server.delete(Keys(redis_settings.prefix, product.VIEW, 0).live)
+    monkeypatch.setattr("projections.redis_store.first_generation", lambda: 77)
+    assert await redis_store.live(product.VIEW) == 1
+
+
 async def test_an_idle_source_notices_a_flush_by_an_empty_batch(
     redis_store: RedisStore, redis_settings: RedisSettings
 ) -> None:
