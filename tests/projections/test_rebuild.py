@@ -27,6 +27,7 @@ from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
 from projections.verdict import Verdict
 from projections.view import Batch, Partition, View
 from schemas.codec import Codec
+from tests.projections.conftest import forget
 from tests.projections.shop import added, adjusted, created, received, reserved
 from tests.projections.story import TOPICS, Story, deliver
 
@@ -332,6 +333,27 @@ async def test_the_generation_before_is_brought_back_as_far_as_the_log_and_the_o
     assert served
     assert served.version == 4
     assert (await rebuilding(redis_of, story).bring_back()).generation == 3
+
+
+async def test_a_generation_that_is_emptied_while_it_is_brought_back_is_not_switched_to(
+    redis_store: RedisStore, redis_settings: RedisSettings, redis_of: Of
+) -> None:
+    """It would be folded again behind documents that came after the loss."""
+    flushes = [lambda: forget(redis_settings)]
+
+    class Flushed(RedisStore):
+        async def _write(self, view: Any, generation: int, folded: Any) -> None:
+            await super()._write(view, generation, folded)
+            while flushes:
+                flushes.pop()()
+
+    story = some_carts()
+    await deliver(redis_store, story)
+    await rebuilding(redis_of, story).rebuild()
+    await deliver(redis_store, story.tell(added("C1", "Z", 1)))
+    of = partial(Flushed, redis_settings, REDIS_VIEWS)
+    with pytest.raises(RebuildFailed, match="was emptied"):
+        await rebuilding(of, story).bring_back()
 
 
 async def test_a_next_generation_that_is_not_what_the_log_says_never_goes_live(
