@@ -312,9 +312,10 @@ async def _live_generation(connection: _Connection, view: View[Any]) -> int:
 
 async def _written_generation(connection: _Connection, view: View[Any]) -> int:
     """The live one. Where there is none one begins: 1, where an early Daybook wrote; of two drawn at once the higher."""
-    if not await _live_generation(connection, view):
-        first = 1 if await connection.execute(_FIRST, (view.title,)) else first_generation()
-        await connection.execute(_BEGIN, (view.title, first))
+    if live := await _live_generation(connection, view):
+        return live
+    first = 1 if await connection.execute(_FIRST, (view.title,)) else first_generation()
+    await connection.execute(_BEGIN, (view.title, first))
     return await _live_generation(connection, view)
 
 

@@ -6,10 +6,9 @@ from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.kafka_clients import reader_config
+from streams.kafka_clients import ASK_AGAIN_S, reader_config
 
 READ_TIMEOUT_S = 30.0
-ASK_AGAIN_S = 0.1
 
 SETTLE_S = 10.0
 _SETTLING = (

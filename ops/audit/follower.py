@@ -16,10 +16,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from ops.audit.desk import Place
 from ops.audit.log_reader import reader_settings
-from streams.kafka_clients import patiently
+from streams.kafka_clients import ANSWER_MAX_S, patiently
 
 MESSAGES_MAX = 2_000
-ANSWER_MAX_S = 10.0
 
 Ends: TypeAlias = Mapping[Place, int]
 

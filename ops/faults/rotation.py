@@ -68,12 +68,11 @@ def rotating(rounds: int) -> Row:
 
 
 def rotate(scene: Scene, rounds: int) -> None:
-    outages: list[Outage] = []
     faults = _turns(scene, rounds)
     with scene.trading(BUSY) as history:
         scene.trade_on()
         began = len(history.attempts)
-        outages += [one_minute(scene, fault) for fault in faults]
+        outages = [one_minute(scene, fault) for fault in faults]
     scene.judge()
     attempts = history.attempts[began:]
     found = shares(attempts, outages)
