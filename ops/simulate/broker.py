@@ -154,6 +154,8 @@ class Broker:
         self.groups: defaultdict[str, Group] = defaultdict(Group)
         self.changed_at = clock.now
         self.aborted = 0
+        self.awaited: list[tuple[Micros, int]] = []
+        """From when to when a marker was late: its producer begins nothing new meanwhile."""
         self.cleanup_interval = CLEANUP_INTERVAL
         self.late_markers: defaultdict[str, int] = defaultdict(int)
         """Of so many transactions of this id the markers come late, wherever no offsets stand."""
@@ -269,7 +271,10 @@ class Broker:
 
     def _marker_delay(self, *, late: bool = False) -> int:
         late = self._random.random() < RARELY or late
-        return int(self._random.random() * (MARKER_DELAY_RARELY if late else MARKER_DELAY))
+        delay = int(self._random.random() * (MARKER_DELAY_RARELY if late else MARKER_DELAY))
+        if late:
+            self.awaited.append((self.clock.now, self.clock.now + delay))
+        return delay
 
     def _mark(self, place: Place, transaction: Transaction) -> None:
         log = self.logs[place]

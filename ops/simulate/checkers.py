@@ -34,6 +34,8 @@ class Evidence:
     """Reservations that no order asked for: that one expired, nobody is there to hear."""
     hampered: Sequence[tuple[int, int]]
     """From when to when writers may have been late."""
+    awaited: Sequence[tuple[int, int]]
+    """From when to when one of them waited for the broker to write a marker."""
 
 
 def verdicts(site: Site, callers: Callers, late_us: int) -> list[str]:
@@ -49,6 +51,7 @@ def verdicts(site: Site, callers: Callers, late_us: int) -> list[str]:
         GRACE_US + late_us,
         callers.set_aside,
         sorted(site.network.hampered),
+        sorted(site.broker.awaited),
     )
     broken = [f"law 8: {unreadable}" for unreadable in said.unreadable[:NAMED]]
     broken += _law_book(evidence)
@@ -122,8 +125,9 @@ def _all_ends_in_time(evidence: Evidence) -> Iterable[str]:
             else:
                 ended.setdefault(claim, said.meta["recorded_at"])
     for what, when in due.items():
-        late_us = ended.get(what, evidence.now) - _excused_until(when, evidence.hampered)
-        if late_us > GRACE_US:
+        began, end = _excused_until(when, evidence.hampered), ended.get(what, evidence.now)
+        late_us = end - began
+        if late_us > GRACE_US and late_us - _covered(evidence.awaited, began, end) > GRACE_US:
             yield f"{what} was due at {when} and ended {late_us / SECOND:.1f} s after anything could excuse it"
 
 
@@ -133,6 +137,15 @@ def _excused_until(due: int, hampered: Sequence[tuple[int, int]]) -> int:
         if began <= due + GRACE_US:
             due = max(due, ended)
     return due
+
+
+def _covered(spans: Sequence[tuple[int, int]], first: int, last: int) -> int:
+    """How much of the time from first to last lies in one of the spans, which are sorted."""
+    covered = 0
+    for began, ended in spans:
+        covered += max(0, min(ended, last) - max(began, first))
+        first = max(first, ended)
+    return covered
 
 
 def _orders_are_settled(evidence: Evidence) -> Iterable[str]:
