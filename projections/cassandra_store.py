@@ -363,14 +363,6 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         found = await self._connection.execute(_NEXT, (view.title, generation, topic, partition))
         return Stand(generation, int(found[0]["next"]) if found else 0)
 
-    async def _advance(self, view: CassandraView[Any], generation: int, batch: Batch) -> Stand:
-        """There is no compare-and-set without a lightweight transaction: the position was read before the batch,
-        and its timestamp is its offset, so that of two writers the one that is further wins.
-        """
-        place = (view.title, generation, batch.topic, batch.partition)
-        await self._connection.execute(_SET_NEXT, (*place, batch.next, batch.next))
-        return Stand(generation, batch.next)
-
     async def _load(
         self, view: CassandraView[Any], generation: int, streams: Sequence[str]
     ) -> dict[str, Any]:
@@ -383,6 +375,17 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
 
         found = await self._connection.in_thread(work)
         return {stream: _document(view, rows) for stream, rows in zip(streams, found, strict=True)}
+
+    async def _put(self, view: CassandraView[Any], batch: Batch, folded: Folded, then: Stand) -> Stand:
+        """There is no compare-and-set without a lightweight transaction: the position was read before the batch,
+        and its timestamp is its offset, so that of two writers the one that is further wins.
+        """
+        if folded.after:
+            await self._write(view, then.generation, folded)
+        if then.next != batch.expected:
+            place = (view.title, then.generation, batch.topic, batch.partition)
+            await self._connection.execute(_SET_NEXT, (*place, then.next, then.next))
+        return then
 
     async def _write(self, view: CassandraView[Any], generation: int, folded: Folded) -> None:
         """The documents' own rows last: once one is there, nobody looks again at what belongs to it."""

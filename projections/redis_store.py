@@ -19,28 +19,41 @@ from schemas.values import Position
 COMMANDS_MAX = 512
 """So many commands go into one pipeline."""
 
-_PUT = """
-local stored = redis.call('GETRANGE', KEYS[1], 0, 19)
-local seen = tonumber(string.match(stored, '^%d+'))
-if seen and seen >= tonumber(ARGV[1]) then return 0 end
-if ARGV[3] then redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2], 'PXAT', ARGV[3])
-else redis.call('SET', KEYS[1], ARGV[1] .. '\\n' .. ARGV[2]) end
-return 1
-"""
-"""KEYS: document. ARGV: version, JSON, and maybe the millisecond at which it expires."""
-
-_MARK = """
-for i = 1, #ARGV, 3 do
-  local member, version, score = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local seen = redis.call('HGET', KEYS[2], member)
-  if not seen or tonumber(seen) < tonumber(version) then
-    redis.call('HSET', KEYS[2], member, version)
-    if score == '' then redis.call('ZREM', KEYS[1], member) else redis.call('ZADD', KEYS[1], score, member) end
+_FILL = """
+local function fill(key, argument)
+  local documents, indexes = tonumber(ARGV[argument]), tonumber(ARGV[argument + 1])
+  argument = argument + 2
+  for i = key, key + 2 * indexes - 1, 2 do
+    local last = argument + 3 * tonumber(ARGV[argument])
+    for j = argument + 1, last, 3 do
+      local member, version, score = ARGV[j], ARGV[j + 1], ARGV[j + 2]
+      local seen = redis.call('HGET', KEYS[i + 1], member)
+      if not seen or tonumber(seen) < tonumber(version) then
+        redis.call('HSET', KEYS[i + 1], member, version)
+        if score == '' then redis.call('ZREM', KEYS[i], member) else redis.call('ZADD', KEYS[i], score, member) end
+      end
+    end
+    argument = last + 1
+  end
+  key = key + 2 * indexes
+  for i = key, key + documents - 1 do
+    local version, json, expires = ARGV[argument], ARGV[argument + 1], ARGV[argument + 2]
+    local seen = tonumber(string.match(redis.call('GETRANGE', KEYS[i], 0, 19), '^%d+'))
+    if not seen or seen < tonumber(version) then
+      if expires == '' then redis.call('SET', KEYS[i], version .. '\\n' .. json)
+      else redis.call('SET', KEYS[i], version .. '\\n' .. json, 'PXAT', expires) end
+    end
+    argument = argument + 3
   end
 end
-return 1
 """
-"""KEYS: index, versions of its members. ARGV: member, version, score (empty: no member any more), and so on."""
+"""Writes what is newer. KEYS from `key` on: of each index itself and the versions of its members; the documents.
+ARGV from `argument` on: how many documents and indexes; of each index how many members, and of each member its name,
+version and score (empty: no member any more); of each document version, JSON and the millisecond at which it expires
+(empty: never).
+"""
+
+_WRITE = f"{_FILL} fill(1, 1) return 1"
 
 _BEGIN = """
 local live = redis.call('GET', KEYS[1])
@@ -60,19 +73,19 @@ return {{generation, redis.call('HGET', KEYS[2], generation .. '/' .. ARGV[3]) o
 """
 """And then ARGV: generation (empty: the live one), partition. Returns both numbers."""
 
-_ADVANCE = """
+_PUT = f"""{_FILL}
 local live = redis.call('GET', KEYS[1]) or '0'
 local generation = ARGV[1] == '' and live or ARGV[1]
 local field = generation .. '/' .. ARGV[2]
 local at = redis.call('HGET', KEYS[2], field) or '0'
-if generation == ARGV[3] and at == ARGV[4] then
-  redis.call('HSET', KEYS[2], field, ARGV[5])
-  at = ARGV[5]
-end
-return {generation, at}
+if generation ~= ARGV[3] or at ~= ARGV[4] then return {{generation, at}} end
+fill(3, 6)
+if at ~= ARGV[5] then redis.call('HSET', KEYS[2], field, ARGV[5]) end
+return {{generation, ARGV[5]}}
 """
-"""KEYS as above. ARGV: generation (empty: the live one), partition, the generation that was written, the offset
-expected and the next. Sets it if both still hold, and returns both numbers.
+"""KEYS as above, and then what is filled. ARGV: generation (empty: the live one), partition; the generation that the
+documents are of, the offset expected and the next; what they are filled with. Writes if both still hold, all of it or
+nothing, and returns both numbers.
 """
 
 _SWITCH = """
@@ -111,11 +124,10 @@ return 1
 """KEYS: index, versions of its members. ARGV: member, its score (empty: none). Forgets the member if it still has it."""
 
 _SCRIPTS = {
-    "put": _PUT,
-    "mark": _MARK,
     "live": _LIVE,
     "stand": _STAND,
-    "advance": _ADVANCE,
+    "put": _PUT,
+    "write": _WRITE,
     "switch": _SWITCH,
     "replace": _REPLACE,
     "unmark": _UNMARK,
@@ -168,7 +180,7 @@ class RedisView(View[D]):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names under which one generation of a view lies. What one script touches shares a hash tag."""
+    """The names under which one generation of a view lies."""
 
     prefix: str
     view: View[Any]
@@ -246,6 +258,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
     """The views of this store, written; see `store.FoldingStore`."""
 
     name = "redis"
+    checks_as_it_writes = True
 
     def __init__(
         self, settings: RedisSettings, views: Sequence[RedisView[Any]], pinned: int | None = None
@@ -263,12 +276,6 @@ class RedisStore(FoldingStore[RedisView[Any]]):
         ((generation, at),) = await self._scripts.run([("stand", self._position_keys(view), arguments)])
         return Stand(int(generation), int(at))
 
-    async def _advance(self, view: RedisView[Any], generation: int, batch: Batch) -> Stand:
-        field = f"{batch.topic}/{batch.partition}"
-        arguments = (self._pinned or "", field, generation, batch.expected, batch.next)
-        ((now, at),) = await self._scripts.run([("advance", self._position_keys(view), arguments)])
-        return Stand(int(now), int(at))
-
     async def _load(self, view: RedisView[Any], generation: int, streams: Sequence[str]) -> dict[str, Any]:
         keys = Keys(self._prefix, view, generation)
         values = await fetch(self._redis, [keys.document(stream) for stream in streams])
@@ -277,24 +284,14 @@ class RedisStore(FoldingStore[RedisView[Any]]):
             for stream, value in zip(streams, values, strict=True)
         }
 
-    async def _write(self, view: RedisView[Any], generation: int, folded: Folded) -> None:
-        """Indexes first: once a document is there, nobody looks again at what it stood in before."""
-        keys = Keys(self._prefix, view, generation)
-        marks: defaultdict[str, list[Any]] = defaultdict(list)
-        for stream, after in folded.after.items():
-            for mark in view.marks(folded.before[stream], after):
-                score = "" if mark.score is None else mark.score
-                marks[mark.index] += (mark.member, after.version, score)
-        marking: list[Call] = [
-            ("mark", (keys.index(index), keys.index_versions(index)), some)
-            for index, arguments in marks.items()
-            for some in chunks(arguments, 3 * COMMANDS_MAX)
-        ]
-        documents: list[Call] = [
-            ("put", (keys.document(stream),), _put_arguments(view, after))
-            for stream, after in folded.after.items()
-        ]
-        await self._scripts.run([*marking, *documents])
+    async def _put(self, view: RedisView[Any], batch: Batch, folded: Folded, then: Stand) -> Stand:
+        """In one script: a late one, too, finds out that it is late."""
+        keys, arguments = _filling(view, Keys(self._prefix, view, then.generation), folded)
+        field = f"{batch.topic}/{batch.partition}"
+        here = (self._pinned or "", field, then.generation, batch.expected, then.next)
+        put: Call = ("put", (*self._position_keys(view), *keys), (*here, *arguments))
+        ((generation, at),) = await self._scripts.run([put])
+        return Stand(int(generation), int(at))
 
     def _position_keys(self, view: RedisView[Any]) -> tuple[str, str]:
         keys = Keys(self._prefix, view, 0)
@@ -416,8 +413,7 @@ class RedisStore(FoldingStore[RedisView[Any]]):
             else _replacing(keys, name, seen, expected.get(name))
             for name, seen in held.items()
         ]
-        await self._scripts.run(calls)
-        await self._write(view, generation, folded)
+        await self._scripts.run([*calls, ("write", *_filling(view, keys, folded))])
 
     async def switch(
         self, view: RedisView[Any], generation: int, partitions: Iterable[Partition], then: Succession
@@ -528,10 +524,26 @@ def _value(view: RedisView[Any], document: Any) -> bytes:
     return b"%d\n%b" % (document.version, view.dump(document))
 
 
-def _put_arguments(view: RedisView[Any], document: Any) -> Sequence[Any]:
-    expires_at = view.expires_at(document)
-    forgotten = () if expires_at is None else (expires_at // 1000,)
-    return document.version, view.dump(document), *forgotten
+def _filling(view: RedisView[Any], keys: Keys, folded: Folded) -> tuple[Sequence[str], Sequence[Any]]:
+    """The keys and arguments that `_FILL` writes a fold with. Indexes first: should a script end half-way, nobody looks
+    again at what a document stood in before once it is there.
+    """
+    marks: defaultdict[str, list[Any]] = defaultdict(list)
+    documents: list[Any] = []
+    for stream, after in folded.after.items():
+        for mark in view.marks(folded.before[stream], after):
+            marks[mark.index] += (mark.member, after.version, "" if mark.score is None else mark.score)
+        expires_at = view.expires_at(after)
+        documents += (
+            after.version,
+            view.dump(after),
+            "" if expires_at is None else expires_at // 1000,
+        )
+    names = [name for index in marks for name in (keys.index(index), keys.index_versions(index))]
+    arguments: list[Any] = [len(folded.after), len(marks)]
+    for members in marks.values():
+        arguments += (len(members) // 3, *members)
+    return [*names, *map(keys.document, folded.after)], [*arguments, *documents]
 
 
 def _is_mark(name: str) -> bool:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from projections.view import (
@@ -46,20 +46,23 @@ class Folded:
 
 
 class FoldingStore(ABC, Generic[V]):
-    """A store of views. Documents go first (each by its version, so twice is once), then the position by
-    compare-and-set: a crash between the two repeats what was written, and a stale writer loses both.
+    """A store of views. Documents go in each by its version, so twice is once, and the position goes with them or after
+    them, if it is still the one that the batch begins at: a crash in between repeats what was written, and of two
+    writers the stale one loses.
 
-    `pinned` is the generation to write, whatever is live: a rebuild's.
+    `pinned` is the generation to write, whatever is live: a rebuild's. `checks_as_it_writes`: a batch that does not
+    begin where the store stands writes nothing there, so it need not be asked before.
     """
 
     name: str
     pace_s = 0.0
+    checks_as_it_writes = False
 
     def __init__(self, views: Sequence[V], pinned: int | None = None) -> None:
         self.views = tuple(views)
         self._pinned = pinned
         self._caches = {view.title: Cache() for view in views}
-        self._left_at: dict[Partition, int] = {}
+        self._left_at: dict[Partition, Stand] = {}
 
     def topics(self, topics: Topics) -> list[str]:
         return [topic for view in self.views for topic in view.topics(topics)]
@@ -73,29 +76,38 @@ class FoldingStore(ABC, Generic[V]):
 
     async def apply(self, batch: Batch) -> list[Poison]:
         """As `view.ViewStore` says."""
-        view = self._view_of(batch.topic)
-        stand = await self._stand(view, batch.topic, batch.partition)
-        cache = self._cache_of(view, stand.generation)
-        here = batch.topic, batch.partition
-        moved = stand.next != batch.expected
-        if moved or stand.next != self._left_at.get(here, stand.next):
-            cache.clear()  # flushed or restored meanwhile, even if the source knew it before us
-        self._left_at[here] = stand.next
-        if moved:
+        view, here = self._view_of(batch.topic), (batch.topic, batch.partition)
+        stand = await self._stand_before(view, batch)
+        if stand.next != batch.expected:
             raise PositionMoved(stand.next)
-        facts, poisons = offered(view, batch.records)
+        cache = self._cache_of(view, stand.generation)
+        facts, named = offered(view, batch.records)
         folded, unfolded = await self._fold(view, stand.generation, cache, facts)
-        if folded.after:
-            await self._write(view, stand.generation, folded)
-        if poisons or unfolded:
-            # The position stays: who named the poison comes back with the rest once the letters are written.
-            return sorted([*poisons, *unfolded], key=lambda poison: poison.offset)
-        if batch.next != batch.expected:
-            await self._advance_or_forget(view, stand.generation, batch)
+        poisons = sorted([*named, *unfolded], key=lambda poison: poison.offset)
+        # With poison the position stays: who named it comes back with the rest once the letters are written.
+        then = replace(stand, next=batch.expected if poisons else batch.next)
+        found = await self._put(view, batch, folded, then)
+        if found != then:
+            cache.clear()
+            self._left_at.pop(here, None)
+            raise PositionMoved(found.next)
         # Only now: a batch that failed half-way must find the documents as they were before it.
         cache.keep(folded.after, view)
-        self._left_at[here] = batch.next
-        return []
+        self._left_at[here] = then
+        return poisons
+
+    async def _stand_before(self, view: V, batch: Batch) -> Stand:
+        """Where we left the store, if it checks that itself; else where it says that it stands."""
+        here = batch.topic, batch.partition
+        left = self._left_at.get(here)
+        if self.checks_as_it_writes and left is not None and left.next == batch.expected:
+            return left
+        stand = await self._stand(view, *here)
+        if stand.next != batch.expected or (left is not None and stand.next != left.next):
+            # It was emptied or restored meanwhile, even if the source knew it before us.
+            self._caches[view.title].clear()
+        self._left_at[here] = stand
+        return stand
 
     async def _fold(
         self, view: V, generation: int, cache: "Cache", facts: Sequence[Offered]
@@ -110,12 +122,6 @@ class FoldingStore(ABC, Generic[V]):
         poisons = fold(view, documents, facts, step)
         after = {stream: now for stream, now in documents.items() if now is not before[stream]}
         return Folded(before, after, steps), poisons
-
-    async def _advance_or_forget(self, view: V, generation: int, batch: Batch) -> None:
-        stand = await self._advance(view, generation, batch)
-        if stand != Stand(generation, batch.next):
-            self._caches[view.title].clear()
-            raise PositionMoved(stand.next)
 
     def _cache_of(self, view: V, generation: int) -> "Cache":
         cache = self._caches[view.title]
@@ -141,12 +147,11 @@ class FoldingStore(ABC, Generic[V]):
         """The documents of these streams, None where there is none."""
 
     @abstractmethod
-    async def _write(self, view: V, generation: int, folded: Folded) -> None:
-        """Write what changed, unless the store has something newer."""
+    async def _put(self, view: V, batch: Batch, folded: Folded, then: Stand) -> Stand:
+        """Write what changed, unless the store has something newer, and make `then` the position.
 
-    @abstractmethod
-    async def _advance(self, view: V, generation: int, batch: Batch) -> Stand:
-        """Compare-and-set the position; returns where the store stands now, whether it worked or not."""
+        Returns where the store stands now: elsewhere than at `then`, the batch is to be read again from there.
+        """
 
 
 @dataclass

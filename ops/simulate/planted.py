@@ -490,19 +490,17 @@ def no_version_guard(put: Put) -> None:
 
 def position_before_documents(put: Put) -> None:
     """A view's position is moved before its documents are written."""
-    write, advance = MemoryViews._write, MemoryViews._advance
+    put_in_order = MemoryViews._put
 
-    async def write_later(self: Any, *what: Any) -> None:
-        self.__dict__.setdefault("late", []).append(what)
-
-    async def advance_then_write(self: Any, *what: Any) -> Any:
-        stand = await advance(self, *what)
-        for late in self.__dict__.pop("late", ()):
-            await write(self, *late)
+    async def put_position_first(self: Any, view: Any, batch: Any, folded: Any, then: Any) -> Any:
+        nothing = replace(folded, after={})
+        stand = await put_in_order(self, view, batch, nothing, then)
+        if stand == then:
+            behind = replace(batch, expected=then.next)
+            stand = await put_in_order(self, view, behind, folded, then)
         return stand
 
-    put(MemoryViews, "_write", write_later)
-    put(MemoryViews, "_advance", advance_then_write)
+    put(MemoryViews, "_put", put_position_first)
 
 
 def position_of_the_store_ignored(put: Put) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Any, TypeAlias
 
@@ -12,7 +13,7 @@ import orjson
 from commands.journal import Partition as Writers
 from ops.simulate.clockwork import Clock
 from projections.cassandra_store import CassandraView
-from projections.redis_store import RedisView
+from projections.redis_store import RedisStore, RedisView
 from projections.store import Folded, FoldingStore, Stand
 from projections.view import Batch, Partition, StoreUnavailable, View
 from schemas.meta import SECOND
@@ -154,6 +155,7 @@ class MemoryViews(FoldingStore[View[Any]]):
         super().__init__(views)
         self.clock = clock
         self.name = name
+        self.checks_as_it_writes = name == RedisStore.name
         self._shelf = shelf
         self._random = random
 
@@ -172,6 +174,9 @@ class MemoryViews(FoldingStore[View[Any]]):
 
     async def _stand(self, view: View[Any], topic: str, partition: int) -> Stand:
         await self._answer()
+        return self._stand_now(view, topic, partition)
+
+    def _stand_now(self, view: View[Any], topic: str, partition: int) -> Stand:
         return Stand(self._shelf.generation, self._shelf.positions.get((view.title, (topic, partition)), 0))
 
     async def _load(self, view: View[Any], generation: int, streams: Sequence[str]) -> dict[str, Any]:
@@ -184,27 +189,47 @@ class MemoryViews(FoldingStore[View[Any]]):
     def _loaded(self, view: View[Any], kept: Any) -> Any:
         return view.load(dict(kept) if isinstance(kept, dict) else kept)  # type: ignore[attr-defined]  # both kinds have it
 
-    async def _write(self, view: View[Any], generation: int, folded: Folded) -> None:
-        """Rows first, each for itself: a process that dies in between has written some of them."""
-        restarts = self._shelf.restarts
-        if self._shelf.late:
-            self.clock.after(self._shelf.late.pop(0), None, self._arrive, restarts, view, generation, folded)
+    async def _put(self, view: View[Any], batch: Batch, folded: Folded, then: Stand) -> Stand:
+        write, restarts = partial(self._write, view, batch, folded, then), self._shelf.restarts
+        if self._shelf.late and folded.after:
+            self.clock.after(self._shelf.late.pop(0), None, self._arrive, restarts, write)
             raise StoreUnavailable(f"{self.name} did not answer")
-        self._put_rows(view, generation, folded)
+        if self.checks_as_it_writes:
+            await self._answer()
+            stand = write()
+        else:
+            stand = await self._write_in_steps(view, batch, folded, then)
+        await self._answer()
+        return stand
+
+    async def _write_in_steps(self, view: View[Any], batch: Batch, folded: Folded, then: Stand) -> Stand:
+        """Rows first, each for itself, and the position last: a process that dies in between has written some of it."""
+        restarts = self._shelf.restarts
+        self._put_rows(view, then.generation, folded)
         await self._answer()
         if self._shelf.restarts != restarts:
             raise StoreUnavailable(f"{self.name} was restarted")
-        self._put_documents(view, generation, folded)
+        self._put_documents(view, then.generation, folded)
+        await self._answer()
+        return self._advance(view, batch, then)
 
-    def _arrive(self, restarts: int, view: View[Any], generation: int, folded: Folded) -> None:
+    def _write(self, view: View[Any], batch: Batch, folded: Folded, then: Stand) -> Stand:
+        """All at once; nothing of it, where the store checks the position and stands elsewhere."""
+        stand = self._stand_now(view, batch.topic, batch.partition)
+        if self.checks_as_it_writes and stand != replace(then, next=batch.expected):
+            return stand
+        self._put_rows(view, then.generation, folded)
+        self._put_documents(view, then.generation, folded)
+        return self._advance(view, batch, then) if self.checks_as_it_writes else stand
+
+    def _arrive(self, restarts: int, write: Callable[[], object]) -> None:
         if self._shelf.restarts == restarts:
-            self._put_rows(view, generation, folded)
-            self._put_documents(view, generation, folded)
+            write()
 
     def _put_rows(self, view: View[Any], generation: int, folded: Folded) -> None:
         if generation == self._shelf.generation:
             for name, held in rows_of(view, folded):
-                self._put(view, name, held)
+                self._put_row(view, name, held)
 
     def _put_documents(self, view: View[Any], generation: int, folded: Folded) -> None:
         if generation != self._shelf.generation:
@@ -214,7 +239,7 @@ class MemoryViews(FoldingStore[View[Any]]):
             if held_document is None or self.is_newer(document.version, held_document[0]):
                 self._shelf.documents[view.title, stream] = (document.version, stored(view, document))
 
-    def _put(self, view: View[Any], name: str, held: Held) -> None:
+    def _put_row(self, view: View[Any], name: str, held: Held) -> None:
         old = self._shelf.rows.get((view.title, name))
         if old is None or self.is_newer(held.version, old.version):
             self._shelf.rows[view.title, name] = held
@@ -223,12 +248,11 @@ class MemoryViews(FoldingStore[View[Any]]):
     def is_newer(version: int, held: int) -> bool:
         return version > held
 
-    async def _advance(self, view: View[Any], generation: int, batch: Batch) -> Stand:
-        await self._answer()
-        place = (view.title, (batch.topic, batch.partition))
-        if generation == self._shelf.generation and self._shelf.positions.get(place, 0) == batch.expected:
-            self._shelf.positions[place] = batch.next
-        return Stand(self._shelf.generation, self._shelf.positions.get(place, 0))
+    def _advance(self, view: View[Any], batch: Batch, then: Stand) -> Stand:
+        here = (view.title, (batch.topic, batch.partition))
+        if self._stand_now(view, batch.topic, batch.partition) == replace(then, next=batch.expected):
+            self._shelf.positions[here] = then.next
+        return self._stand_now(view, batch.topic, batch.partition)
 
     async def close(self) -> None:
         """There is nothing to close."""

@@ -22,6 +22,7 @@ from projections.generations import first_generation
 from projections.history import Wanted
 from projections.receipt import ForeignReceipt, NotCaughtUp
 from projections.registry import CASSANDRA_VIEWS
+from projections.store import Folded, Stand
 from projections.view import PositionMoved, StoreUnavailable
 from schemas.meta import DAY
 from schemas.order import OrderConfirmed, OrderLinesAllocated, OrderPaymentAuthorized, OrderStockSecured
@@ -102,7 +103,7 @@ async def test_a_stale_writer_cannot_set_a_row_or_a_position_back(
 
     for row in (order.LISTED.row_of(facts["order/O1"]), order.ORDER.row_of(facts["order/O1"])):
         await stale._connection.in_thread(lambda session, row=row: stale._write_rows(order.VIEW, 1, [row], session))  # type: ignore[misc]  # fmt: skip
-    await stale._advance(order.VIEW, 1, one)
+    await stale._put(order.VIEW, one, Folded({}, {}, ()), Stand(1, one.next))
 
     assert (await emptied.positions([partition]))[partition] == two.next
     assert await against(emptied, order.VIEW, story) == set()

@@ -342,10 +342,10 @@ async def test_a_generation_that_is_emptied_while_it_is_brought_back_is_not_swit
     flushes = [lambda: forget(redis_settings)]
 
     class Flushed(RedisStore):
-        async def _write(self, view: Any, generation: int, folded: Any) -> None:
-            await super()._write(view, generation, folded)
+        async def _put(self, view: Any, batch: Any, folded: Any, then: Any) -> Any:
             while flushes:
                 flushes.pop()()
+            return await super()._put(view, batch, folded, then)
 
     story = some_carts()
     await deliver(redis_store, story)
@@ -362,9 +362,9 @@ async def test_a_next_generation_that_is_not_what_the_log_says_never_goes_live(
     """The planted bug: a store that loses every third document."""
 
     class Forgetful(RedisStore):
-        async def _write(self, view: Any, generation: int, folded: Any) -> None:
-            kept = {s: d for s, d in folded.after.items() if generation == 1 or int(s[-1]) % 3}
-            await super()._write(view, generation, replace(folded, after=kept))
+        async def _put(self, view: Any, batch: Any, folded: Any, then: Any) -> Any:
+            kept = {s: d for s, d in folded.after.items() if then.generation == 1 or int(s[-1]) % 3}
+            return await super()._put(view, batch, replace(folded, after=kept), then)
 
     story = some_carts()
     await deliver(redis_store, story)

@@ -8,11 +8,12 @@ import pytest
 import redis
 
 from projections import cart, command, product, stock
-from projections.compare import FoldOfLog, against_log, digests_of
+from projections.compare import Difference, FoldOfLog, against_log, digests_of
 from projections.generations import first_generation
 from projections.receipt import ForeignReceipt, NotCaughtUp
 from projections.redis_store import Call, Keys, RedisReader, RedisSettings, RedisStore, RedisView
 from projections.registry import REDIS_VIEWS
+from projections.store import Folded, Stand
 from projections.view import Batch, PositionMoved, StoreUnavailable
 from schemas.catalog import ProductRetired
 from schemas.meta import DAY
@@ -52,6 +53,12 @@ async def assert_equals(store: RedisStore, view: RedisView[Any], story: Story, g
     should.add(record for record in story.records if view.reads(record.topic))
     assert should.digests
     assert await against_log(should, generation, NOW) == set()
+
+
+async def against_log_of(store: RedisStore, batch: Batch) -> set[Difference]:
+    should = FoldOfLog(store, product.VIEW)
+    should.add(batch.records)
+    return await against_log(should, 1, NOW)
 
 
 def batch_of(story: Story, view_topic: str) -> Batch:
@@ -135,16 +142,15 @@ async def test_a_stale_writer_cannot_set_a_document_an_index_or_a_position_back(
     batch = batch_of(story, TOPICS.events("catalog"))
     first = replace(batch, records=batch.records[:1], next=2)
     stale = RedisStore(redis_settings, REDIS_VIEWS)
-    old, _ = await stale._fold(product.VIEW, 1, stale._caches["product_v1"], [])  # it has read nothing yet
-    assert old.after == {}
     await redis_store.apply(first)
     frozen = await stale._load(product.VIEW, 1, ["product/A"])
     await redis_store.apply(replace(batch, expected=2, records=batch.records[1:]))
 
-    await stale._write(product.VIEW, 1, replace(old, before={"product/A": None}, after=frozen))
-    stand = await stale._advance(product.VIEW, 1, first)
-
+    late = Folded({"product/A": None}, frozen, ())
+    stand = await stale._put(product.VIEW, first, late, Stand(1, first.next))
     assert stand.next == batch.next
+    await stale.overwrite(product.VIEW, 1, late, {})
+
     served = await product.by_sku(redis_reader, "A")
     assert served
     assert served.document()["categories"] == ["gold"]
@@ -164,25 +170,53 @@ async def test_a_store_that_is_flushed_in_mid_run_rebuilds_itself(
     await assert_equals_the_log(redis_store, story)
 
 
-async def test_a_flush_between_an_index_and_its_documents_hides_nothing(
+async def test_a_flush_between_what_is_read_and_what_is_written_hides_nothing(
     redis_store: RedisStore, redis_settings: RedisSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The documents come behind it, and must not pass for all that was lost."""
     monkeypatch.setattr("projections.redis_store.first_generation", first_generation)
-    story, run, flushes = a_shop(), redis_store._scripts.run, [lambda: forget(redis_settings)]
+    story, run, flushes = a_shop(), redis_store._scripts.run, [2, 9]
 
-    async def flushed_once(calls: Sequence[Call]) -> Any:
-        marks = [call for call in calls if call[0] == "mark"]
-        if not (marks and flushes):
-            return await run(calls)
-        await run(marks)
-        flushes.pop()()
-        return await run([call for call in calls if call[0] != "mark"])
+    async def flushed(calls: Sequence[Call]) -> Any:
+        puts = [call for call in calls if call[0] == "put"]
+        if puts and flushes:
+            flushes[0] -= 1
+            if not flushes[0]:
+                flushes.pop(0)
+                forget(redis_settings)
+        return await run(calls)
 
-    monkeypatch.setattr(redis_store._scripts, "run", flushed_once)
-    assert await deliver(redis_store, story) == []
+    monkeypatch.setattr(redis_store._scripts, "run", flushed)
+    assert await deliver(redis_store, story, size=2) == []
+    assert flushes == []
+    await deliver(redis_store, story)  # the partitions that were done when it was flushed
     for view in REDIS_VIEWS:
         await assert_equals(redis_store, view, story, await redis_store.live(view))
+
+
+async def test_an_older_state_that_is_restored_between_two_batches_is_gone_on_from(
+    redis_store: RedisStore, server: redis.Redis, redis_settings: RedisSettings
+) -> None:
+    """Nobody asks before each batch: what is written to it says so, and nothing of it is there."""
+    batch = batch_of(
+        Story().tell(published("A", "tin"), changed("A", "gold"), changed("A", "lead")),
+        TOPICS.events("catalog"),
+    )
+    ones = [replace(batch, expected=n, next=n + 1, records=batch.records[n : n + 1]) for n in range(3)]
+    await redis_store.apply(ones[0])
+    old = {name: server.dump(name) for name in server.scan_iter(f"{redis_settings.prefix}:*")}
+    await redis_store.apply(ones[1])
+    forget(redis_settings)
+    for name, value in old.items():
+        server.restore(name, 0, value or b"")
+
+    with pytest.raises(PositionMoved) as moved:
+        await redis_store.apply(ones[2])
+    assert moved.value.next == 1
+    assert {name: server.dump(name) for name in server.scan_iter(f"{redis_settings.prefix}:*")} == old
+    for one in ones[1:]:
+        await redis_store.apply(one)
+    assert await against_log_of(redis_store, batch) == set()
 
 
 async def test_what_was_written_before_generations_were_drawn_goes_on_being_served(
