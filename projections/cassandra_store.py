@@ -48,9 +48,6 @@ RECONNECT_EVERY_S = 1.0
 PROTOCOL = 5
 """Of Cassandra 4 and later; unsaid, the driver tries newer ones first, one connection each."""
 
-PACE_S = 0.2
-"""An event of a batch of 8 costs Cassandra and its client five times what one of a batch of 120 does."""
-
 IN_FLIGHT_MAX = 48
 """So many statements of a batch are under way at once."""
 
@@ -341,7 +338,6 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
     """The views of this store, written; see `store.FoldingStore`."""
 
     name = "cassandra"
-    pace_s = PACE_S
 
     def __init__(
         self, settings: CassandraSettings, views: Sequence[CassandraView[Any]], pinned: int | None = None

@@ -1,17 +1,41 @@
-"""All views, by the store they live in."""
+"""All views, by the store they live in, and the projections that write them."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from projections import cart, command, ledger, order, product, stock
 from projections.building import Course, Log, Rebuildable
 from projections.cassandra_store import CassandraSettings, CassandraStore, CassandraView
 from projections.rebuild import Rebuilding
 from projections.redis_store import RedisSettings, RedisStore, RedisView
+from projections.view import View
 from schemas.topics import Topics
 
 REDIS_VIEWS = (product.VIEW, stock.VIEW, cart.VIEW, command.VIEW)
 CASSANDRA_VIEWS = (order.VIEW, ledger.VIEW)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What one source feeds: views of a store, in turns that begin `pace_s` apart where each batch costs much, whatever
+    it holds (docs/adr/0016).
+    """
+
+    name: str
+    store: Literal["redis", "cassandra"]
+    views: tuple[View[Any], ...]
+    pace_s: float = 0.0
+
+    def topics(self, topics: Topics) -> list[str]:
+        return [topic for view in self.views for topic in view.topics(topics)]
+
+
+PROJECTIONS = (
+    Projection("redis", "redis", REDIS_VIEWS),
+    Projection("order", "cassandra", (order.VIEW,), 0.2),
+    Projection("ledger", "cassandra", (ledger.VIEW,), 0.6),
+)
 
 
 def redis_store() -> RedisStore:

@@ -55,7 +55,6 @@ class FoldingStore(ABC, Generic[V]):
     """
 
     name: str
-    pace_s = 0.0
     checks_as_it_writes = False
 
     def __init__(self, views: Sequence[V], pinned: int | None = None) -> None:

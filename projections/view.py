@@ -228,10 +228,6 @@ class ViewStore(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def pace_s(self) -> float:
-        """Batches begin at least so far apart: greater ones, where each costs much whatever it holds."""
-
     def topics(self, topics: Topics) -> list[str]:
         """The topics whose records this store wants."""
 

@@ -36,10 +36,6 @@ MESSAGES_MAX = 1_000
 FLIGHTS_MAX = 8
 POLL_S = 0.25
 TURN_S = 1.0
-REST = 3
-LONGEST_PACE_S = 0.6
-"""Turns of a store that has a pace begin at least so many times as far apart as the last one took, and at most so far."""
-
 SOON_S = 0.02
 COMMIT_EVERY_S = 1.0
 CHECK_EVERY_S = 5.0
@@ -88,8 +84,8 @@ class Sent(Delivery):
 class EventSource:
     """The `Handler` of its deliveries. `positions` asks the store where to resume; without it Kafka's own are used.
 
-    `pace_s`: turns of a store begin so far apart, further under load, and the first after a pause at once; what lies far
-    behind is read without one. `isolation` is there for the test
+    `pace_s`: turns of a store begin so far apart, the first after a pause at once; what lies far behind is read without
+    one. `isolation` is there for the test
     that shows what `read_uncommitted` would let through.
     """
 
@@ -123,7 +119,7 @@ class EventSource:
         self._replays: list[Sent] = []
         self._epoch = 0
         self._in_flight = 0
-        self._counted_at = self._committed_at = self._read_at = self._landed_at = 0.0
+        self._counted_at = self._committed_at = self._read_at = 0.0
         self._is_behind = False
         # Guards cursors and counters, and tells of every change: the loop's thread acknowledges, ours reads.
         self._changed = machine.condition()
@@ -203,7 +199,6 @@ class EventSource:
     def _landed(self) -> None:
         self._in_flight -= 1
         if self._in_flight == 0:
-            self._landed_at = self._machine.monotonic()
             self._watchdog.rests(f"{self.route.consumer} agent")
         self._changed.notify_all()
 
@@ -255,19 +250,14 @@ class EventSource:
     # Reading.
 
     def _may_read(self) -> bool:
-        """A store is written in turns: what comes meanwhile waits in Kafka's queue, so that batches grow with load, and
-        what each of them costs, whatever it holds, is not paid as often.
-        """
+        """A store is written in turns: what comes meanwhile waits in Kafka's queue, so that batches grow with load."""
         if self._positions is None:
             return True
         with self._changed:
             self._changed.wait_for(lambda: not self._in_flight or self._stopping.is_set(), TURN_S)
             if self._in_flight:
                 return False
-        if not self._pace_s or self._is_behind:
-            return True
-        apart_s = min(max(self._pace_s, REST * (self._landed_at - self._read_at)), LONGEST_PACE_S)
-        early_s = self._read_at + apart_s - self._machine.monotonic()
+        early_s = 0.0 if self._is_behind else self._read_at + self._pace_s - self._machine.monotonic()
         return early_s <= 0 or not self._stopping.wait(early_s)
 
     def _read(self) -> list[Sent]:

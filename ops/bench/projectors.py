@@ -11,6 +11,7 @@ import redis.asyncio
 from ops.roles import collect_rarely, die_with_supervisor, keep_heap_small
 from projections import stock
 from projections.redis_store import Keys, RedisSettings, RedisStore
+from projections.registry import Projection
 from schemas.codec import Codec
 from streams.faust_app import Kit, run
 from streams.projection_agents import projecting
@@ -20,7 +21,8 @@ from streams.settings import from_environment
 def daybook() -> None:
     """The role as `up` starts it, with the one store and the one view that are measured."""
     store = RedisStore(RedisSettings.from_environment(), [stock.VIEW])
-    run(projecting(Kit.of(from_environment()), store))
+    alone = Projection("redis", "redis", (stock.VIEW,))
+    run(projecting(Kit.of(from_environment()), {"redis": store}, [alone]))
 
 
 def stock_faust() -> None:

@@ -34,7 +34,7 @@ THROTTLED_TURNS = 12
 FLOOD = 2_300
 """The API lets 2,000 commands wait for their answers."""
 BEHIND, CAUGHT_UP_S = 100_000, 20.0
-VIEWS = ("views.redis", "views.cassandra")
+VIEWS = ("views.redis", "views.ledger")
 FULL_S = 10.0
 
 

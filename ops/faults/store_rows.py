@@ -26,6 +26,7 @@ from ops.rebuild import VIEWS
 from ops.settings import REPOSITORY
 from projections import ledger
 from projections.cassandra_store import Insert
+from projections.registry import PROJECTIONS
 
 GROWTH_MAX_MB = 50.0
 """What a role may take more while a store is away, however much is traded meanwhile."""
@@ -82,7 +83,12 @@ def cassandra_cut_off(floor: Floor, cassandra: TcpProxy, role: Role) -> None:
     until(lambda: role.health == "degraded", 20, "the projections say that they are degraded")
     demand(role.lives, "the projections ended")
     demand(floor.cassandra_positions() == stood, "a position moved without its rows")
-    committed = floor.committed("views.cassandra", {topic for topic, _ in stood})
+    committed = {
+        place: offset
+        for one in PROJECTIONS
+        if one.store == "cassandra"
+        for place, offset in floor.committed(f"views.{one.name}", one.topics(floor.shop.topics)).items()
+    }
     demand(
         all(committed[place] <= offset for place, offset in stood.items()), "an offset was committed too far"
     )

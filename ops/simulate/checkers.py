@@ -262,7 +262,8 @@ def _readers_of(topic: str) -> set[str]:
     readers = {"sagas"} if aggregate != "catalog" else set()
     readers |= {"payments"} if aggregate == "payment" else set()
     readers |= {"views.redis"} if aggregate in ("catalog", "cart", "inventory") else set()
-    return readers | ({"views.cassandra"} if aggregate in ("order", "inventory") else set())
+    readers |= {"views.order"} if aggregate == "order" else set()
+    return readers | ({"views.ledger"} if aggregate == "inventory" else set())
 
 
 def _time_never_runs_backwards(evidence: Evidence) -> Iterable[str]:

@@ -22,8 +22,7 @@ from ops.simulate.network import Network
 from ops.simulate.provider import SimulatedProvider
 from ops.simulate.stores import Disk, MemoryViews, Shelf
 from ops.simulate.wire import CODEC, DECODER, MemoryLetters, MemoryRecordProducer, notice
-from projections.cassandra_store import PACE_S
-from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
+from projections.registry import PROJECTIONS
 from schemas.meta import SECOND
 from schemas.topics import Topics
 from streams import failpoints
@@ -286,12 +285,11 @@ class Site:
         )
 
     def _wire_views(self, process: Process, loop: VirtualLoop) -> None:
-        for name, views, pace_s in (("redis", REDIS_VIEWS, 0.0), ("cassandra", CASSANDRA_VIEWS, PACE_S)):
-            store = MemoryViews(name, self.shelves[name], views, self.clock, self.random)
-            store.pace_s = pace_s
+        for one in PROJECTIONS:
+            store = MemoryViews(one.store, self.shelves[one.store], one.views, self.clock, self.random)
             self._feed(
-                process, loop, f"views.{name}", store.topics(self.topics), store.apply,
-                store=store, concurrency=PARTITIONS_MAX, in_turn=True,
+                process, loop, f"views.{one.name}", one.topics(self.topics), store.apply,
+                store=store, pace_s=one.pace_s, concurrency=PARTITIONS_MAX, in_turn=True,
             )  # fmt: skip
 
     def _feed(
@@ -303,6 +301,7 @@ class Site:
         body: Body,
         *,
         store: MemoryViews | None = None,
+        pace_s: float = 0.0,
         concurrency: int,
         in_turn: bool = False,
     ) -> None:
@@ -316,7 +315,7 @@ class Site:
             Watchdog(bark=process.die),
             None if store is None else store.positions,
             flights_max=FLIGHTS_MAX,
-            pace_s=0.0 if store is None else store.pace_s,
+            pace_s=pace_s,
             machine=machine_of(process, self.network, self.random),
         )
         source.store = store
