@@ -84,3 +84,25 @@ def _values(hint: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*(st.none() if arg is type(None) else _values(arg) for arg in get_args(hint)))
     assert is_dataclass(hint), hint
     return instances(typing.cast("type", hint))
+
+
+def spoilings(datum: bytes) -> st.SearchStrategy[bytes]:
+    """The datum with some bits flipped, cut short, run on, with bytes put in, or quite another."""
+    places = st.integers(0, len(datum) - 1)
+    junk = st.binary(min_size=1, max_size=20)
+    return st.one_of(
+        st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=3).map(
+            lambda flips: _flipped(datum, flips)
+        ),
+        places.map(lambda place: datum[:place]),
+        junk.map(lambda more: datum + more),
+        st.tuples(places, places, junk).map(lambda cut: datum[: cut[0]] + cut[2] + datum[cut[1] :]),
+        st.binary(max_size=600),
+    )
+
+
+def _flipped(datum: bytes, flips: list[tuple[int, int]]) -> bytes:
+    flipped = bytearray(datum)
+    for place, bit in flips:
+        flipped[place] ^= 1 << bit
+    return bytes(flipped)

@@ -19,10 +19,11 @@ from confluent_kafka import Consumer
 from ops.evidence.assembly import Part
 from ops.evidence.bundle import CHECKPOINTS_MAX, Manifest, Question, Tree, written
 from ops.evidence.checkpoint import BadSignature, Checkpoint, NotANote, Note, PublicKey, Unsigned, origin_of
+from ops.evidence.datum_reader import Datum
 from ops.evidence.log import Record, checkpoints_in, open_consumer, partitions_of, records_of
 from ops.evidence.merkle import leaf_hash
 from ops.evidence.tree_file import TreeFile
-from ops.evidence.values import HEADER_BYTES, LAYOUTS, Datum, Shapes, Unreadable, WrongSchema
+from ops.evidence.values import HEADER_BYTES, LAYOUTS, Shapes, Unreadable, WrongSchema
 from schemas.avro import AVSC, released_files
 from schemas.topics import Topics
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ops.evidence.values import Datum
+from ops.evidence.datum_reader import Datum
 
 Balances: TypeAlias = tuple[int, int, int, int]
 """Sellable, reserved, allocated, shipped."""

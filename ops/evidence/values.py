@@ -1,18 +1,17 @@
 """Kafka values read by the .avsc files that came with them, and by nothing else of ours."""
 
-import io
 import json
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
-from fastavro import parse_schema, schemaless_reader
+from fastavro import parse_schema
 from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from ops.evidence.datum_reader import MALFORMED, Datum, Read, compile_datum_reader
 
 HEADER_BYTES = 10
 _MARKER = b"\xc3\x01"
-
-Datum: TypeAlias = dict[str, Any]
 
 # A schema's fingerprint has 64 bits and is no secret: a forger can make another schema of the same fingerprint that
 # calls the bytes by other names. So the fields that the laws read are pinned here, by name, type and place.
@@ -62,20 +61,20 @@ class Shapes:
 
     def __init__(self, schemas: Iterable[Any]) -> None:
         """Raises WrongSchema."""
-        self._shapes: dict[bytes, tuple[str, Any]] = {}
+        self._shapes: dict[bytes, tuple[str, Read]] = {}
         for schema in schemas:
             self.learn(schema)
 
     def learn(self, schema: Any) -> bytes:
         """The header of its records on the wire; a schema of no stock event is passed over. Raises WrongSchema."""
         try:
-            header, name, parsed = _shape_of(json.dumps(schema))
+            header, name, read = _shape_of(json.dumps(schema))
         except WrongSchema:
             raise
         except Exception as error:  # fastavro raises whatever the JSON makes it trip over
             raise WrongSchema(f"{type(error).__name__}: {error}") from error
         if name in LAYOUTS:
-            self._shapes[header] = name, parsed
+            self._shapes[header] = name, read
         return header
 
     def read(self, value: bytes) -> tuple[str, Datum]:
@@ -83,27 +82,23 @@ class Shapes:
         shape = self._shapes.get(value[:HEADER_BYTES])
         if shape is None:
             raise Unreadable(f"no stock event by a schema of the bundle ({value[:HEADER_BYTES].hex()})")
-        name, schema = shape
-        stream = io.BytesIO(value)
-        stream.seek(HEADER_BYTES)
+        name, read = shape
         try:
-            datum: Datum = schemaless_reader(stream, schema, None)  # type: ignore[assignment]
-        except Exception as error:  # as above
-            raise Unreadable(f"{name}: {type(error).__name__}") from error
-        if stream.tell() != len(value):
-            raise Unreadable(f"{name}: {len(value) - stream.tell()} bytes too many")
-        return name, datum
+            return name, read(value)
+        except MALFORMED as error:
+            raise Unreadable(f"{name}: {type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=256)
-def _shape_of(text: str) -> tuple[bytes, str, Any]:
-    """Header, name and parsed schema; fastavro takes over 10 ms for a fingerprint. Raises WrongSchema, and more."""
+def _shape_of(text: str) -> tuple[bytes, str, Read]:
+    """Header, name and reader; fastavro takes over 10 ms for a fingerprint. Raises WrongSchema, and more."""
     plain = _without_logical_types(json.loads(text))
     header = _MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(plain), "CRC-64-AVRO"))
     name = str(plain["name"]).rpartition(".")[2]
     if name in LAYOUTS:
         _check_layout(name, plain["fields"])
-    return header, name, parse_schema(plain, named_schemas={})
+    parse_schema(plain, named_schemas={})
+    return header, name, compile_datum_reader(plain, HEADER_BYTES)
 
 
 def _check_layout(name: str, fields: list[Any]) -> None:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from ops.evidence.bundle import Bundle, Damaged, NotABundle, Question, Tree, between
 from ops.evidence.checkpoint import BadSignature, Checkpoint, NotANote, PublicKey, Submission, Unsigned, split
+from ops.evidence.datum_reader import Datum
 from ops.evidence.laws import LawBroken, Shelf, StreamEnd
 from ops.evidence.merkle import Frontier, ProofFailed, verify_consistency
-from ops.evidence.values import Datum, Shapes, Unreadable, WrongSchema
+from ops.evidence.values import Shapes, Unreadable, WrongSchema
 
 MANY_RECORDS = 20_000
 """From so many on the trees of a bundle are verified side by side."""

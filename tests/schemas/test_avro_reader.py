@@ -18,7 +18,7 @@ from schemas.codec import HEADER_BYTES, Codec, Decoded, UndecodableError
 from schemas.inventory import StockEvent, StockItem, StockReserved
 from schemas.language import META_OF, STATES
 from schemas.meta import EventMeta, Micros
-from tests.messages import COMMAND, EVENT, instances, meta_for, streams_heads
+from tests.messages import COMMAND, EVENT, instances, meta_for, spoilings, streams_heads
 
 CODEC = Codec()
 UNHURRIED = timedelta(seconds=60)
@@ -161,28 +161,6 @@ def test_a_reader_that_mixes_two_fields_up_is_caught():
     mixed = compile_reader(Mixed, EventMeta, Decoded, HEADER_BYTES, is_state=False)
 
     assert vars(mixed(CODEC.encode(RESERVED, vars(EVENT))).body) != vars(RESERVED)
-
-
-def spoilings(datum: bytes) -> st.SearchStrategy[bytes]:
-    """The datum with some bits flipped, cut short, run on, with bytes put in, or quite another."""
-    places = st.integers(0, len(datum) - 1)
-    junk = st.binary(min_size=1, max_size=20)
-    return st.one_of(
-        st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=3).map(
-            lambda flips: _flipped(datum, flips)
-        ),
-        places.map(lambda place: datum[:place]),
-        junk.map(lambda more: datum + more),
-        st.tuples(places, places, junk).map(lambda cut: datum[: cut[0]] + cut[2] + datum[cut[1] :]),
-        st.binary(max_size=600),
-    )
-
-
-def _flipped(datum: bytes, flips: list[tuple[int, int]]) -> bytes:
-    flipped = bytearray(datum)
-    for place, bit in flips:
-        flipped[place] ^= 1 << bit
-    return bytes(flipped)
 
 
 def by_fastavro(message: type, value: bytes) -> Decoded[Any] | None:
