@@ -12,6 +12,7 @@ from typing import Any
 
 import faust
 import structlog
+import uvloop
 from faust.app.base import BootStrategy
 from mode import Service
 from mode.types import ServiceT
@@ -179,7 +180,11 @@ def run(role: Role) -> None:
     telemetry.configure(role.name)
     for library in TALKATIVE:
         logging.getLogger(library).setLevel(logging.WARNING)
-    worker = faust.Worker(make_app(role), redirect_stdouts=False, override_logging=False, quiet=True)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = faust.Worker(
+        make_app(role), loop=loop, redirect_stdouts=False, override_logging=False, quiet=True
+    )
     worker.spinner = None
     worker.execute_from_commandline()
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import orjson
 import structlog
+import uvloop
 
 from ops.demo.contacts import contact_of
 from ops.demo.frontend import Frontend, RefusedError, UnansweredError, Write, open_session
@@ -428,7 +429,8 @@ def main() -> None:
     given = parser.parse_args()
     die_with_supervisor()
     plan = plan_trade(read_lines(given.data, given.first_day, given.last_day), given.scarcity)
-    told = asyncio.run(trade(plan, given.api, given.jwks, now_and_then(say)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        told = runner.run(trade(plan, given.api, given.jwks, now_and_then(say)))
     given.told.write_bytes(told.to_json())
 
 
