@@ -84,8 +84,8 @@ if at ~= ARGV[5] then redis.call('HSET', KEYS[2], field, ARGV[5]) end
 return {{generation, ARGV[5]}}
 """
 """KEYS as above, and then what is filled. ARGV: generation (empty: the live one), partition; the generation that the
-documents are of, the offset expected and the next; what they are filled with. Writes if both still hold, all of it or
-nothing, and returns both numbers.
+documents are of, the offset expected and the next; what they are filled with. Writes if both still hold, the position
+last, and returns both numbers.
 """
 
 _SWITCH = """
@@ -506,7 +506,7 @@ class RedisReader:
 
 
 async def fetch(redis: RedisConnection, names: Sequence[str]) -> list[bytes | None]:
-    """The values of keys; on a cluster they may lie anywhere, so no MGET."""
+    """The values of keys, asked for together."""
     values: list[bytes | None] = []
     for chunk in chunks(names, COMMANDS_MAX):
         values += await redis.ask([("GET", name) for name in chunk])

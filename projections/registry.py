@@ -19,7 +19,7 @@ CASSANDRA_VIEWS = (order.VIEW, ledger.VIEW)
 @dataclass(frozen=True)
 class Projection:
     """What one source feeds: views of a store, in turns that begin `pace_s` apart where each batch costs much, whatever
-    it holds (docs/adr/0016).
+    it holds (docs/adr/0016, 0024).
     """
 
     name: str

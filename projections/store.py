@@ -1,4 +1,4 @@
-"""The one way in which a batch gets into a store: check the position, fold, write the documents, then the position."""
+"""The one way in which a batch gets into a store: fold it, and write documents and position where the store still stands."""
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -67,19 +67,26 @@ class FoldingStore(ABC, Generic[V]):
         return [topic for view in self.views for topic in view.topics(topics)]
 
     async def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The next offset of each partition (0: nothing was applied); raises StoreUnavailable."""
-        return {
-            (topic, number): (await self._stand(self._view_of(topic), topic, number)).next
-            for topic, number in partitions
-        }
+        """The next offset of each partition (0: nothing was applied); raises StoreUnavailable.
+
+        Who asks has not read them up to now: what we remember of them somebody else may have written on meanwhile.
+        """
+        found: dict[Partition, int] = {}
+        for topic, number in partitions:
+            view = self._view_of(topic)
+            self._left_at.pop((topic, number), None)
+            self._caches[view.title].clear()
+            found[topic, number] = (await self._stand(view, topic, number)).next
+        return found
 
     async def apply(self, batch: Batch) -> list[Poison]:
         """As `view.ViewStore` says."""
         view, here = self._view_of(batch.topic), (batch.topic, batch.partition)
         stand = await self._stand_before(view, batch)
-        if stand.next != batch.expected:
-            raise PositionMoved(stand.next)
         cache = self._cache_of(view, stand.generation)
+        if stand.next != batch.expected:
+            cache.clear()  # it was emptied, or restored
+            raise PositionMoved(stand.next)
         facts, named = offered(view, batch.records)
         folded, unfolded = await self._fold(view, stand.generation, cache, facts)
         poisons = sorted([*named, *unfolded], key=lambda poison: poison.offset)
@@ -90,23 +97,23 @@ class FoldingStore(ABC, Generic[V]):
             cache.clear()
             self._left_at.pop(here, None)
             raise PositionMoved(found.next)
-        # Only now: a batch that failed half-way must find the documents as they were before it.
-        cache.keep(folded.after, view)
-        self._left_at[here] = then
+        if self.checks_as_it_writes:
+            self._left_at[here] = then
+        # Only now: a batch that failed half-way must find the documents as they were before it. And only what the position
+        # speaks for: the store may lose the rest, and stand where it stood.
+        if then.next != batch.expected:
+            cache.keep(folded.after, view)
+        else:
+            cache.forget(folded.after)
         return poisons
 
     async def _stand_before(self, view: V, batch: Batch) -> Stand:
-        """Where we left the store, if it checks that itself; else where it says that it stands."""
+        """Where we left the store, if it checks that as it writes; else where it says that it stands."""
         here = batch.topic, batch.partition
         left = self._left_at.get(here)
-        if self.checks_as_it_writes and left is not None and left.next == batch.expected:
+        if left is not None and left.next == batch.expected:
             return left
-        stand = await self._stand(view, *here)
-        if stand.next != batch.expected or (left is not None and stand.next != left.next):
-            # It was emptied or restored meanwhile, even if the source knew it before us.
-            self._caches[view.title].clear()
-        self._left_at[here] = stand
-        return stand
+        return await self._stand(view, *here)
 
     async def _fold(
         self, view: V, generation: int, cache: "Cache", facts: Sequence[Offered]
@@ -149,7 +156,8 @@ class FoldingStore(ABC, Generic[V]):
     async def _put(self, view: V, batch: Batch, folded: Folded, then: Stand) -> Stand:
         """Write what changed, unless the store has something newer, and make `then` the position.
 
-        Returns where the store stands now: elsewhere than at `then`, the batch is to be read again from there.
+        Returns where the store stands now: elsewhere than at `then`, the batch is to be read again from there. At `then`
+        all is well, even if it was an attempt before this one that brought it there: what a batch makes is the same.
         """
 
 
@@ -180,6 +188,10 @@ class Cache:
             self._weight += weight
         while self._weight > self.limit:
             self._drop(next(iter(self._documents)))
+
+    def forget(self, streams: Iterable[str]) -> None:
+        for stream in streams:
+            self._drop(stream)
 
     def _drop(self, stream: str) -> None:
         _, weight = self._documents.pop(stream, (None, 0))

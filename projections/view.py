@@ -223,19 +223,19 @@ class PositionMoved(Exception):  # as above: it says where to go on
 
 
 class ViewStore(Protocol):
-    """Where views and their positions live; one source and one consumer group feed each store."""
+    """Where views and their positions live; one source and one consumer group feed each projection of it."""
 
     @property
     def name(self) -> str: ...
 
     def topics(self, topics: Topics) -> list[str]:
-        """The topics whose records this store wants."""
+        """The topics of all its views."""
 
     async def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The next offset of each partition, 0 where nothing was applied; raises StoreUnavailable."""
 
     async def apply(self, batch: Batch) -> list[Poison]:
-        """Write what the records say, then the position.
+        """Write what the records say, and the position.
 
         What is poison is named instead, and the position stays: apply the batch again without it. Raises StoreUnavailable (nothing is lost: apply the same batch again) or PositionMoved (go there).
         """

@@ -33,6 +33,9 @@ Replayed: TypeAlias = Future[Sequence[Poison] | None]
 """What became of letters applied again; None where the partition was revoked or rewound meanwhile."""
 
 MESSAGES_MAX = 1_000
+MESSAGES_FOR_STORE_MAX = 4_000
+"""So many are read at once: the more of one stream come together, the fewer documents are written of it."""
+
 FLIGHTS_MAX = 8
 POLL_S = 0.25
 TURN_S = 1.0
@@ -113,6 +116,7 @@ class EventSource:
         self._letters = letters
         self._watchdog = watchdog
         self._positions = positions
+        self._messages_max = MESSAGES_MAX if positions is None else MESSAGES_FOR_STORE_MAX
         self._pace_s = pace_s
         self._flights_max = flights_max
         self._cursors: dict[Partition, Cursor] = {}
@@ -267,8 +271,8 @@ class EventSource:
         if first is None:
             return []
         self._read_at = self._machine.monotonic()
-        messages = [first, *self._consumer.consume(MESSAGES_MAX, 0)]
-        self._is_behind = len(messages) > MESSAGES_MAX
+        messages = [first, *self._consumer.consume(self._messages_max - 1, 0)]
+        self._is_behind = len(messages) == self._messages_max
         if epoch != self._epoch:
             # A rebalance came in between: nobody knows any more which assignment these were read for.
             for cursor in self._cursors.values():

@@ -10,7 +10,7 @@ from streams.faust_app import Feed, Kit, Role, run
 from streams.settings import from_environment
 
 PARTITIONS_MAX = 8
-"""So many partitions of a store are written at once: a batch is mostly waiting for the store."""
+"""So many partitions of a projection are written at once: a batch is mostly waiting for the store."""
 
 
 def projecting(

@@ -19,7 +19,8 @@ KNOWN_MAX = 1_024
 """Instants that are remembered with their encoding; beyond it all are forgotten at once."""
 
 _INSTANT_BYTES = 8
-_LONG_BYTES = 10
+_LONG_BITS = 63
+"""So many stand before the tenth byte of a long, which is the last."""
 
 _SHORT = (*(byte >> 1 ^ -(byte & 1) for byte in range(128)), *[None] * 128)
 """By its first byte a long; None where more bytes follow."""
@@ -68,11 +69,11 @@ def _long(value: bytes, at: int) -> tuple[int, int]:
     if number is not None:
         return number, at + _INSTANT_BYTES
     end, bits, shift = at, 0, 0
-    while (byte := value[end]) > 127:
+    while (byte := value[end]) > 127 and shift < _LONG_BITS:
         bits |= (byte & 127) << shift
         end, shift = end + 1, shift + 7
     bits |= byte << shift
-    if end - at >= _LONG_BYTES or bits >> 64:
+    if bits >> 64:
         raise ValueError("a long of more than 64 bits")
     number = bits >> 1 ^ -(bits & 1)
     if end - at == _INSTANT_BYTES - 1:
@@ -133,7 +134,7 @@ class _Compiler:
             "span": _span,
             "block": _block,
         }
-        exec("def read(value):\n" + "".join(f"    {line}\n" for line in lines), names)  # noqa: S102  # field names stand in it as literals only
+        exec("def read(value):\n" + "".join(f"    {line}\n" for line in lines), names)  # noqa: S102  # of a schema only field names stand in it, as literals
         return names["read"]  # type: ignore[no-any-return]
 
     def _value(self, kind: Any, to: str) -> Iterable[str]:
@@ -150,6 +151,8 @@ class _Compiler:
                 raise _NotOurs
 
     def _fields(self, fields: list[Any], to: str) -> Iterable[str]:
+        if not all(isinstance(field["name"], str) for field in fields):
+            raise ValueError("a field's name is no text")  # JSON also has what stands in source as a name
         variables = {field["name"]: self._fresh() for field in fields}
         for field in fields:
             yield from self._value(field["type"], variables[field["name"]])
@@ -158,12 +161,12 @@ class _Compiler:
     def _array(self, items: Any, to: str) -> Iterable[str]:
         number, item = self._fresh(), self._fresh()
         yield f"{to} = []"
-        yield "while value[at]:"
-        yield f"    {number}, at = block(value, at)"
+        yield f"{number}, at = block(value, at)"
+        yield f"while {number}:"
         yield f"    for _ in range({number}):"
         yield from (f"        {line}" for line in self._value(items, item))
         yield f"        {to}.append({item})"
-        yield "at += 1"
+        yield f"    {number}, at = block(value, at)"
 
     def _optional(self, branch: Any, to: str) -> Iterable[str]:
         yield "at += 1"

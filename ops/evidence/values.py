@@ -73,7 +73,7 @@ class Shapes:
             raise
         except Exception as error:  # fastavro raises whatever the JSON makes it trip over
             raise WrongSchema(f"{type(error).__name__}: {error}") from error
-        if name in LAYOUTS:
+        if read is not None:
             self._shapes[header] = name, read
         return header
 
@@ -90,13 +90,14 @@ class Shapes:
 
 
 @lru_cache(maxsize=256)
-def _shape_of(text: str) -> tuple[bytes, str, Read]:
-    """Header, name and reader; fastavro takes over 10 ms for a fingerprint. Raises WrongSchema, and more."""
+def _shape_of(text: str) -> tuple[bytes, str, Read | None]:
+    """Header, name, and of a stock event the reader; fastavro takes over 10 ms for a fingerprint. Raises WrongSchema, and more."""
     plain = _without_logical_types(json.loads(text))
     header = _MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(plain), "CRC-64-AVRO"))
     name = str(plain["name"]).rpartition(".")[2]
-    if name in LAYOUTS:
-        _check_layout(name, plain["fields"])
+    if name not in LAYOUTS:
+        return header, name, None
+    _check_layout(name, plain["fields"])
     parse_schema(plain, named_schemas={})
     return header, name, compile_datum_reader(plain, HEADER_BYTES)
 
@@ -120,7 +121,9 @@ def _pairs(fields: list[Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _takes_room(kind: Any) -> bool:
-    """Whether every value of the type takes at least a byte."""
+    """Whether every value of the type takes at least a byte, and every item of a list."""
+    if isinstance(kind, dict) and kind.get("type") == "array":
+        return _takes_room(kind["items"])  # of what takes none a few bytes make millions
     if isinstance(kind, dict) and kind.get("type") == "record":
         return any(_takes_room(field["type"]) for field in kind["fields"])
     if isinstance(kind, dict) and kind.get("type") == "fixed":

@@ -154,8 +154,8 @@ class Broker:
         self.groups: defaultdict[str, Group] = defaultdict(Group)
         self.changed_at = clock.now
         self.aborted = 0
-        self.awaited: list[tuple[Micros, int]] = []
-        """From when to when a marker was late: its producer begins nothing new meanwhile."""
+        self.awaited: defaultdict[str, list[tuple[Micros, int]]] = defaultdict(list)
+        """By transactional id, from when to when a marker was late: its producer begins nothing new meanwhile."""
         self.cleanup_interval = CLEANUP_INTERVAL
         self.late_markers: defaultdict[str, int] = defaultdict(int)
         """Of so many transactions of this id the markers come late, wherever no offsets stand."""
@@ -265,15 +265,15 @@ class Broker:
         late = self.late_markers[transaction.owner] > 0
         self.late_markers[transaction.owner] -= late
         for place in sorted(transaction.places):
-            self.clock.after(self._marker_delay(late=late), None, self._mark, place, transaction)
+            self.clock.after(self._marker_delay(transaction, late=late), None, self._mark, place, transaction)
         for group in groups:
-            self.clock.after(self._marker_delay(), None, self._mark_offsets, group, transaction)
+            self.clock.after(self._marker_delay(transaction), None, self._mark_offsets, group, transaction)
 
-    def _marker_delay(self, *, late: bool = False) -> int:
+    def _marker_delay(self, transaction: Transaction, *, late: bool = False) -> int:
         late = self._random.random() < RARELY or late
         delay = int(self._random.random() * (MARKER_DELAY_RARELY if late else MARKER_DELAY))
         if late:
-            self.awaited.append((self.clock.now, self.clock.now + delay))
+            self.awaited[transaction.owner].append((self.clock.now, self.clock.now + delay))
         return delay
 
     def _mark(self, place: Place, transaction: Transaction) -> None:

@@ -34,8 +34,8 @@ class Evidence:
     """Reservations that no order asked for: that one expired, nobody is there to hear."""
     hampered: Sequence[tuple[int, int]]
     """From when to when writers may have been late."""
-    awaited: Sequence[tuple[int, int]]
-    """From when to when one of them waited for the broker to write a marker."""
+    awaited: Mapping[str, Sequence[tuple[int, int]]]
+    """By slot, from when to when its writer waited for the broker to write a marker."""
 
 
 def verdicts(site: Site, callers: Callers, late_us: int) -> list[str]:
@@ -51,7 +51,7 @@ def verdicts(site: Site, callers: Callers, late_us: int) -> list[str]:
         GRACE_US + late_us,
         callers.set_aside,
         sorted(site.network.hampered),
-        sorted(site.broker.awaited),
+        {owner.rpartition("-")[2]: sorted(spans) for owner, spans in site.broker.awaited.items()},
     )
     broken = [f"law 8: {unreadable}" for unreadable in said.unreadable[:NAMED]]
     broken += _law_book(evidence)
@@ -111,23 +111,24 @@ def _rejected_has_no_effect(evidence: Evidence) -> Iterable[str]:
 def _all_ends_in_time(evidence: Evidence) -> Iterable[str]:
     """C8, C9: orders leave `placed`, and reservations end, when they are due; only a hampered writer is excused."""
     due: dict[str, int] = {}
-    ended: dict[str, int] = {}
+    ended: dict[str, Mapping[str, Any]] = {}
     for said in evidence.said.events:
         record = said.record
         if said.name == "OrderPlaced":
             due[f"order/{record['order_id']}"] = record["expires_at"]
         elif said.name in ENDS_OF_ORDERS:
-            ended.setdefault(f"order/{record['order_id']}", said.meta["recorded_at"])
+            ended.setdefault(f"order/{record['order_id']}", said.meta)
         elif said.name in CLAIMS:
             claim = f"{said.meta['stream']}, order {record['order_id']}, line {record['line']}"
             if said.name == "StockReserved":
                 due[claim] = record["expires_at"]
             else:
-                ended.setdefault(claim, said.meta["recorded_at"])
+                ended.setdefault(claim, said.meta)
     for what, when in due.items():
-        began, end = _excused_until(when, evidence.hampered), ended.get(what, evidence.now)
-        late_us = end - began
-        if late_us > GRACE_US and late_us - _covered(evidence.awaited, began, end) > GRACE_US:
+        began, end = _excused_until(when, evidence.hampered), ended.get(what, {})
+        late_us = end.get("recorded_at", evidence.now) - began
+        slot = end.get("batch_id", "").partition("-")[0]
+        if late_us - _covered(evidence.awaited.get(slot, ()), began, began + late_us) > GRACE_US:
             yield f"{what} was due at {when} and ended {late_us / SECOND:.1f} s after anything could excuse it"
 
 

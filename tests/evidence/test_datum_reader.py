@@ -76,6 +76,33 @@ def test_spoilt_bytes_are_read_as_fastavro_reads_them_or_refused(data: st.DataOb
         assert read == should
 
 
+def test_a_long_ends_with_its_tenth_byte():
+    schema = {"type": "record", "name": "At", "fields": [{"name": "at", "type": "long"}]}
+    read = compile_datum_reader(schema, 0)
+    assert read(b"\xff" * 9 + b"\x01") == {"at": -(2**63)}
+    for malformed in (b"\xff" * 9 + b"\x7f", b"\xff" * 10 + b"\x01", b"\xff" * 2_000_000):
+        with pytest.raises(MALFORMED):
+            read(malformed)
+
+
+def test_what_stands_in_source_as_a_name_is_no_name_of_a_field():
+    with pytest.raises(ValueError, match="no text"):
+        compile_datum_reader(
+            {"type": "record", "name": "At", "fields": [{"name": float("inf"), "type": "long"}]}, 0
+        )
+
+
+@given(st.data())
+def test_spoilt_lists_are_read_as_fastavro_reads_them_or_refused(data: st.DataObject):
+    spoilt = data.draw(spoilings(written(LISTS, {"some": ["a", None, "b"], "flags": [True, False]})))
+    should = by_fastavro(LISTS, spoilt, 0)
+    try:
+        read = compile_datum_reader(LISTS, 0)(spoilt)
+    except MALFORMED:
+        return
+    assert read == should
+
+
 @given(
     st.fixed_dictionaries({
         "some": st.lists(st.none() | st.text(max_size=200), max_size=80),

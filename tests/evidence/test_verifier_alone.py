@@ -11,7 +11,7 @@ from ops.bench.evidence import Verify
 from ops.settings import REPOSITORY
 
 EVIDENCE = REPOSITORY / "ops" / "evidence"
-VERIFIER = ("verify", "bundle", "checkpoint", "merkle", "values", "laws")
+VERIFIER = ("verify", "bundle", "checkpoint", "merkle", "values", "datum_reader", "laws")
 FOREIGN = {"confluent_kafka", "schemas", "commands", "projections", "streams", "api"}
 
 

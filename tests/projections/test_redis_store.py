@@ -17,6 +17,7 @@ from projections.store import Folded, Stand
 from projections.view import Batch, PositionMoved, StoreUnavailable
 from schemas.catalog import ProductRetired
 from schemas.meta import DAY
+from schemas.topics import partition_of
 from schemas.values import Position
 from tests.projections.conftest import forget
 from tests.projections.shop import added, changed, created, decided, published, received, reserved
@@ -53,6 +54,16 @@ async def assert_equals(store: RedisStore, view: RedisView[Any], story: Story, g
     should.add(record for record in story.records if view.reads(record.topic))
     assert should.digests
     assert await against_log(should, generation, NOW) == set()
+
+
+def snapshot(server: redis.Redis, settings: RedisSettings) -> dict[bytes, bytes]:
+    return {name: server.dump(name) or b"" for name in server.scan_iter(f"{settings.prefix}:*")}
+
+
+def restore(server: redis.Redis, settings: RedisSettings, old: dict[bytes, bytes]) -> None:
+    forget(settings)
+    for name, value in old.items():
+        server.restore(name, 0, value)
 
 
 async def against_log_of(store: RedisStore, batch: Batch) -> set[Difference]:
@@ -204,19 +215,82 @@ async def test_an_older_state_that_is_restored_between_two_batches_is_gone_on_fr
     )
     ones = [replace(batch, expected=n, next=n + 1, records=batch.records[n : n + 1]) for n in range(3)]
     await redis_store.apply(ones[0])
-    old = {name: server.dump(name) for name in server.scan_iter(f"{redis_settings.prefix}:*")}
+    old = snapshot(server, redis_settings)
     await redis_store.apply(ones[1])
-    forget(redis_settings)
-    for name, value in old.items():
-        server.restore(name, 0, value or b"")
+    restore(server, redis_settings, old)
 
     with pytest.raises(PositionMoved) as moved:
         await redis_store.apply(ones[2])
     assert moved.value.next == 1
-    assert {name: server.dump(name) for name in server.scan_iter(f"{redis_settings.prefix}:*")} == old
+    assert snapshot(server, redis_settings) == old
     for one in ones[1:]:
         await redis_store.apply(one)
     assert await against_log_of(redis_store, batch) == set()
+
+
+async def test_what_was_written_beside_poison_is_folded_again_if_the_store_loses_it(
+    redis_store: RedisStore,
+    server: redis.Redis,
+    redis_settings: RedisSettings,
+    redis_reader: RedisReader,
+) -> None:
+    """The position does not speak for it yet: an older snapshot may stand at the same one."""
+    whole, other = [str(n) for n in range(20) if partition_of(str(n), TOPICS.partitions) == 0][:2]
+    story = Story().tell(created(whole), created(other), added(other, "B", 1), added(other, "C", 1))
+    batch = batch_of(story.tell(added(whole, "A", 1)), TOPICS.events("cart"))
+    begun = replace(batch, next=batch.records[2].offset, records=batch.records[:2])
+    await redis_store.apply(begun)
+    old = snapshot(server, redis_settings)
+
+    gap = replace(batch, expected=begun.next, records=batch.records[3:])
+    poisons = await redis_store.apply(gap)
+    assert [poison.stream for poison in poisons] == [f"cart/{other}"]
+    restore(server, redis_settings, old)
+    assert await redis_store.apply(gap.without(poisons)) == []
+    served = await cart.by_id(redis_reader, whole)
+    assert served
+    assert served.version == 2
+
+
+async def test_a_partition_that_comes_back_is_not_remembered_as_it_was(
+    redis_store: RedisStore, redis_settings: RedisSettings
+) -> None:
+    """Meanwhile another one has applied what was parked, and the position has not moved."""
+    story = Story().tell(created("1"), added("1", "A", 1), added("1", "B", 1))
+    batch = batch_of(story, TOPICS.events("cart"))
+    first = replace(batch, records=batch.records[:1])
+    await redis_store.apply(first)
+    other = RedisStore(redis_settings, REDIS_VIEWS)
+    assert await other.apply(replace(batch, expected=batch.next, records=batch.records[1:2])) == []
+    await other.close()
+
+    place = batch.topic, batch.partition
+    assert await redis_store.positions([place]) == {place: batch.next}
+    assert await redis_store.apply(replace(batch, expected=batch.next, records=batch.records[2:])) == []
+
+
+async def test_an_answer_that_is_lost_is_no_reason_to_go_back(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story, run, lost = a_shop(), redis_store._scripts.run, [True]
+
+    async def unheard(calls: Sequence[Call]) -> Any:
+        answers = await run(calls)
+        if lost and any(call[0] == "put" for call in calls):
+            lost.pop()
+            raise StoreUnavailable("nobody heard the answer")
+        return answers
+
+    batch = batch_of(story, TOPICS.events("cart"))
+    begun = replace(batch, next=batch.records[1].offset, records=batch.records[:1])
+    rest = replace(batch, expected=begun.next, records=batch.records[1:])
+    await redis_store.apply(begun)
+    monkeypatch.setattr(redis_store._scripts, "run", unheard)
+    with pytest.raises(StoreUnavailable):
+        await redis_store.apply(rest)
+    assert await redis_store.apply(rest) == []
+    await deliver(redis_store, story)
+    await assert_equals_the_log(redis_store, story)
 
 
 async def test_what_was_written_before_generations_were_drawn_goes_on_being_served(

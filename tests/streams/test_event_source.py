@@ -158,6 +158,15 @@ async def test_batches_for_a_store_with_a_pace_begin_that_far_apart(pen, listeni
     assert all(later - earlier >= 0.45 for earlier, later in pairwise(began))
 
 
+async def test_what_lies_far_behind_is_read_without_a_pace(pen, listening, monkeypatch):
+    monkeypatch.setattr("streams.event_source.MESSAGES_FOR_STORE_MAX", 10)
+    shelf = Shelf()
+    pen.write(*[("a", version) for version in range(1, 101)])
+    async with listening.to(shelf.apply, shelf.positions, pace_s=30.0):
+        await until(lambda: len(shelf.applied) >= 100)
+    assert shelf.versions("a") == list(range(1, 101))
+
+
 async def test_what_concerns_nobody_here_is_passed_over_undecoded_and_acknowledged(pen, listening):
     shelf = Shelf(at={(pen.topic, 0): 2})
     value, _ = event("a", 1)
