@@ -33,7 +33,7 @@ Replayed: TypeAlias = Future[Sequence[Poison] | None]
 """What became of letters applied again; None where the partition was revoked or rewound meanwhile."""
 
 MESSAGES_MAX = 1_000
-MESSAGES_FOR_STORE_MAX = 4_000
+MESSAGES_FOR_STORE_MAX = 2_000
 """So many are read at once: the more of one stream come together, the fewer documents are written of it."""
 
 FLIGHTS_MAX = 8
