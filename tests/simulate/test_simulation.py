@@ -45,11 +45,7 @@ KIND_THAT_SHOWS = {
 """Bugs that only one kind of fault brings to light."""
 
 
-FOUND = (524, 560)
-"""What these found is mended: heads that came behind a loss, a worker that stood still while it loaded."""
-
-
-@pytest.mark.parametrize("seed", [*range(1, SEEDS + 1), *FOUND])
+@pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_a_seed_breaks_no_law_and_is_long_enough(seed: int):
     run = carry_out(plan_of(seed))
     assert run.broken == []
