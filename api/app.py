@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 from fastapi import FastAPI
 
@@ -70,8 +71,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 def views_of(settings: Settings) -> Views:
     redis = RedisSettings(settings.redis, settings.topics.prefix, REDIS_TIMEOUT_S)
-    hosts = tuple(settings.cassandra.split(","))
-    cassandra = CassandraSettings(hosts, settings.keyspace, timeout_s=CASSANDRA_TIMEOUT_S)
+    cassandra = replace(
+        CassandraSettings.from_environment(),  # replicas and datacenter: whoever comes first lays the keyspace out
+        hosts=tuple(settings.cassandra.split(",")),
+        keyspace=settings.keyspace,
+        timeout_s=CASSANDRA_TIMEOUT_S,
+    )
     return Views(RedisReader(redis), CassandraReader(cassandra))
 
 
