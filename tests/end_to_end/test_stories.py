@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -43,9 +44,8 @@ async def test_a_checkout_is_paid_once_shipped_and_told_to_everybody(shop: Shop,
 
     assert (order["status"], order["payment_status"], order["amount"]) == ("completed", "captured", 6 * 255)
     assert money_of(daybook, order_id, "capture") == [6 * 255]
-    assert {
-        name: (await shop.level(sku))[name] for name in ("sellable", "reserved", "allocated", "shipped")
-    } == {
+    level = await shop.level(sku)
+    assert {name: level[name] for name in ("sellable", "reserved", "allocated", "shipped")} == {
         "sellable": 4,
         "reserved": 0,
         "allocated": 0,
@@ -53,7 +53,8 @@ async def test_a_checkout_is_paid_once_shipped_and_told_to_everybody(shop: Shop,
     }
     mine = await shop.read(f"/customers/{anna}/orders", shop.token_of(anna))
     assert [one["order_id"] for one in mine["orders"]] == [order_id]
-    history = await shop.read(f"/inventory/{sku.replace(' ', '%20')}/history")
+    seen = f"stock/{quote(sku)}/main@{level['version']}"
+    history = await shop.read(f"/inventory/{quote(sku)}/history", after=seen)
     assert [movement["type"] for movement in reversed(history["movements"])] == [
         "StockItemRegistered",
         "StockReceived",
