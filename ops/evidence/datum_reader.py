@@ -16,9 +16,8 @@ Read: TypeAlias = Callable[[bytes], Datum]
 MALFORMED = (LookupError, ValueError)
 
 KNOWN_MAX = 1_024
-"""Instants that are remembered with their encoding; beyond it all are forgotten at once."""
+"""Seconds whose encoding is remembered; beyond it all are forgotten at once."""
 
-_INSTANT_BYTES = 8
 _LONG_BITS = 63
 """So many stand before the tenth byte of a long, which is the last."""
 
@@ -63,24 +62,41 @@ def _by_fastavro(schema: Any, begin: int) -> Read:
 
 
 def _long(value: bytes, at: int) -> tuple[int, int]:
-    """The long at `at`, and where it ends. The records of a batch have the same few instants: they are remembered."""
-    eight = value[at : at + _INSTANT_BYTES]
-    number = _known.get(eight)
-    if number is not None:
-        return number, at + _INSTANT_BYTES
-    end, bits, shift = at, 0, 0
+    """The long at `at`, and where it ends. The instants of a second differ in their first three bytes only: what the
+    other five say is remembered.
+    """
+    if (bits := value[at]) < 128:
+        return bits >> 1 ^ -(bits & 1), at + 1
+    second = value[at + 1]
+    bits = bits & 127 | (second & 127) << 7
+    if second < 128:
+        end = at + 2
+    elif (third := value[at + 2]) < 128:
+        bits, end = bits | third << 14, at + 3
+    else:
+        rest, end = _rest_of_long(value, at + 3)
+        bits |= (third & 127) << 14 | rest
+    return bits >> 1 ^ -(bits & 1), end
+
+
+def _rest_of_long(value: bytes, at: int) -> tuple[int, int]:
+    """What a long has from its fourth byte on, and where it ends."""
+    five = value[at : at + 5]
+    bits = _known.get(five)
+    if bits is not None:
+        return bits, at + 5
+    end, bits, shift = at, 0, 21
     while (byte := value[end]) > 127 and shift < _LONG_BITS:
         bits |= (byte & 127) << shift
         end, shift = end + 1, shift + 7
     bits |= byte << shift
     if bits >> 64:
         raise ValueError("a long of more than 64 bits")
-    number = bits >> 1 ^ -(bits & 1)
-    if end - at == _INSTANT_BYTES - 1:
+    if end - at == 4:
         if len(_known) >= KNOWN_MAX:
             _known.clear()
-        _known[eight] = number
-    return number, end + 1
+        _known[five] = bits
+    return bits, end + 1
 
 
 def _span(value: bytes, at: int) -> tuple[int, int]:
