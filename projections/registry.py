@@ -9,7 +9,7 @@ from projections.building import Course, Log, Rebuildable
 from projections.cassandra_store import CassandraSettings, CassandraStore, CassandraView
 from projections.rebuild import Rebuilding
 from projections.redis_store import RedisSettings, RedisStore, RedisView
-from projections.view import View
+from projections.view import View, topics_of
 from schemas.topics import Topics
 
 REDIS_VIEWS = (product.VIEW, stock.VIEW, cart.VIEW, command.VIEW)
@@ -28,7 +28,7 @@ class Projection:
     pace_s: float = 0.0
 
     def topics(self, topics: Topics) -> list[str]:
-        return [topic for view in self.views for topic in view.topics(topics)]
+        return topics_of(self.views, topics)
 
 
 PROJECTIONS = (

@@ -16,6 +16,7 @@ from projections.view import (
     View,
     fold,
     offered,
+    topics_of,
 )
 from schemas.topics import Topics
 
@@ -64,7 +65,7 @@ class FoldingStore(ABC, Generic[V]):
         self._left_at: dict[Partition, Stand] = {}
 
     def topics(self, topics: Topics) -> list[str]:
-        return [topic for view in self.views for topic in view.topics(topics)]
+        return topics_of(self.views, topics)
 
     async def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The next offset of each partition (0: nothing was applied); raises StoreUnavailable.

@@ -116,6 +116,11 @@ class View(Generic[D]):
         return source == self.source and aggregate in self.aggregates
 
 
+def topics_of(views: Iterable[View[Any]], topics: Topics) -> list[str]:
+    """The topics that some views read."""
+    return [topic for view in views for topic in view.topics(topics)]
+
+
 class UnexpectedFact(Exception):
     """No history of this kind of stream contains such a fact at this place."""
 

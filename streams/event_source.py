@@ -88,8 +88,7 @@ class EventSource:
     """The `Handler` of its deliveries. `positions` asks the store where to resume; without it Kafka's own are used.
 
     `pace_s`: turns of a store begin so far apart, the first after a pause at once; what lies far behind is read without
-    one. `isolation` is there for the test
-    that shows what `read_uncommitted` would let through.
+    one. `isolation` is there for the test that shows what `read_uncommitted` would let through.
     """
 
     def __init__(

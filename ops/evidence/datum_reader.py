@@ -1,5 +1,5 @@
-"""Avro data by a schema, read by a function that is compiled for it: the dicts that fastavro would make, in a third of
-the time. It knows the schema's JSON and nothing of `schemas/`, whose own readers it must not share a fault with.
+"""Avro data by a schema, read by a function that is compiled for it: the dicts that fastavro would make, in half the
+time. It knows the schema's JSON and nothing of `schemas/`, with whose own reader it must share no fault and so no code.
 """
 
 import io
@@ -146,6 +146,7 @@ class _Compiler:
             "short": _SHORT,
             "reach": _REACH,
             "booleans": (False, True),
+            "is_some": {0: False, 2: True},
             "long": _long,
             "span": _span,
             "block": _block,
@@ -186,7 +187,7 @@ class _Compiler:
 
     def _optional(self, branch: Any, to: str) -> Iterable[str]:
         yield "at += 1"
-        yield "if {0: False, 2: True}[value[at - 1]]:"
+        yield "if is_some[value[at - 1]]:"
         yield from (f"    {line}" for line in self._value(branch, to))
         yield f"else: {to} = None"
 

@@ -190,13 +190,15 @@ class MemoryViews(FoldingStore[View[Any]]):
         return view.load(dict(kept) if isinstance(kept, dict) else kept)  # type: ignore[attr-defined]  # both kinds have it
 
     async def _put(self, view: View[Any], batch: Batch, folded: Folded, then: Stand) -> Stand:
-        write, restarts = partial(self._write, view, batch, folded, then), self._shelf.restarts
         if self._shelf.late and folded.after:
-            self.clock.after(self._shelf.late.pop(0), None, self._arrive, restarts, write)
+            late: Callable[[], object] = partial(self._write, view, then.generation, folded)
+            if self.checks_as_it_writes:
+                late = partial(self._write_here, view, batch, folded, then)
+            self.clock.after(self._shelf.late.pop(0), None, self._arrive, self._shelf.restarts, late)
             raise StoreUnavailable(f"{self.name} did not answer")
         if self.checks_as_it_writes:
             await self._answer()
-            stand = write()
+            stand = self._write_here(view, batch, folded, then)
         else:
             stand = await self._write_in_steps(view, batch, folded, then)
         await self._answer()
@@ -211,16 +213,18 @@ class MemoryViews(FoldingStore[View[Any]]):
             raise StoreUnavailable(f"{self.name} was restarted")
         self._put_documents(view, then.generation, folded)
         await self._answer()
-        return self._advance(view, batch, then)
+        return self._write_here(view, batch, Folded({}, {}, ()), then)
 
-    def _write(self, view: View[Any], batch: Batch, folded: Folded, then: Stand) -> Stand:
-        """All at once; nothing of it, where the store checks the position and stands elsewhere."""
-        stand = self._stand_now(view, batch.topic, batch.partition)
-        if self.checks_as_it_writes and stand != replace(then, next=batch.expected):
-            return stand
-        self._put_rows(view, then.generation, folded)
-        self._put_documents(view, then.generation, folded)
-        return self._advance(view, batch, then) if self.checks_as_it_writes else stand
+    def _write_here(self, view: View[Any], batch: Batch, folded: Folded, then: Stand) -> Stand:
+        """All of it and the position at once, if the store still stands where the batch begins."""
+        if self._stand_now(view, batch.topic, batch.partition) == replace(then, next=batch.expected):
+            self._write(view, then.generation, folded)
+            self._shelf.positions[view.title, (batch.topic, batch.partition)] = then.next
+        return self._stand_now(view, batch.topic, batch.partition)
+
+    def _write(self, view: View[Any], generation: int, folded: Folded) -> None:
+        self._put_rows(view, generation, folded)
+        self._put_documents(view, generation, folded)
 
     def _arrive(self, restarts: int, write: Callable[[], object]) -> None:
         if self._shelf.restarts == restarts:
@@ -247,12 +251,6 @@ class MemoryViews(FoldingStore[View[Any]]):
     @staticmethod
     def is_newer(version: int, held: int) -> bool:
         return version > held
-
-    def _advance(self, view: View[Any], batch: Batch, then: Stand) -> Stand:
-        here = (view.title, (batch.topic, batch.partition))
-        if self._stand_now(view, batch.topic, batch.partition) == replace(then, next=batch.expected):
-            self._shelf.positions[here] = then.next
-        return self._stand_now(view, batch.topic, batch.partition)
 
     async def close(self) -> None:
         """There is nothing to close."""
