@@ -100,3 +100,7 @@ def die_with_supervisor() -> None:
 def _await_end_of(lifeline: int) -> None:
     os.read(lifeline, 1)  # nothing is ever written: this returns when the other end is closed
     os._exit(1)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1])

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import threading
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import orjson
 from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
-from cassandra.concurrent import execute_concurrent
 from cassandra.io.libevreactor import LibevConnection
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import BatchStatement, BatchType, dict_factory
@@ -401,16 +400,12 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
 
     def _statements(
         self, view: CassandraView[Any], generation: int, rows: Iterable[Row]
-    ) -> list[tuple[Statement, Sequence[Any]]]:
-        statements: list[tuple[Statement, Sequence[Any]]] = []
+    ) -> Iterator[tuple[Statement, Sequence[Any]]]:
+        g = view.tables(generation)
+        prepared = {insert.cql: self._connection.prepared(insert.cql.format(g=g)) for insert in view.inserts}
         for together in batches(rows):
-            bound = [self._bound(view, generation, row) for row in together]
-            statements.append((bound[0] if len(bound) == 1 else _unlogged(bound), ()))
-        return statements
-
-    def _bound(self, view: CassandraView[Any], generation: int, row: Row) -> Statement:
-        statement = self._connection.prepared(row.insert.cql.format(g=view.tables(generation)))
-        return statement.bind((*row.values, row.version))
+            bound = [prepared[row.insert.cql].bind((*row.values, row.version)) for row in together]
+            yield bound[0] if len(bound) == 1 else _unlogged(bound), ()
 
     # What a rebuild needs beside a store (`building.Rebuildable`).
 
@@ -624,12 +619,18 @@ def _unlogged(bound: Iterable[Statement]) -> Statement:
     return batch
 
 
-def _all(session: Session, statements: Sequence[tuple[Statement, Sequence[Any]]]) -> list[Any]:
-    """Blocking. The results of all statements, in order, so many under way at once; raises the first error."""
-    if not statements:
-        return []
-    results = execute_concurrent(session, statements, concurrency=IN_FLIGHT_MAX, raise_on_first_error=True)
-    return [result for _, result in results]
+def _all(session: Session, statements: Iterable[tuple[Statement, Sequence[Any]]]) -> list[Any]:
+    """Blocking. The results of all statements, in order, so many under way at once; raises the first error.
+
+    The first is on its way while the next is made, which the driver's `execute_concurrent` would do under its lock.
+    """
+    results: list[Any] = []
+    under_way: deque[Any] = deque()
+    for statement, arguments in statements:
+        if len(under_way) == IN_FLIGHT_MAX:
+            results.append(under_way.popleft().result())
+        under_way.append(session.execute_async(statement, arguments))
+    return results + [response.result() for response in under_way]
 
 
 def _pages(cql: str, session: Session) -> Any:

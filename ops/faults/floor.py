@@ -31,15 +31,6 @@ from schemas.language import AGGREGATES
 from schemas.values import MAIN
 from streams.saga_agents import LISTENED_TO
 
-MODULES = {
-    "commands": "streams.command_worker",
-    "projections": "streams.projection_agents",
-    "sagas": "streams.saga_agents",
-    "payments": "streams.payment_agent",
-    "api": "api.main",
-    "sandbox": "ops.payment_sandbox",
-}
-
 
 class Role:
     """One role in a process of its own."""
@@ -49,7 +40,7 @@ class Role:
         self._log = folder / f"{name}.log"
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", MODULES[name]],
+                [sys.executable, "-m", "ops.roles", name],
                 env=os.environ | environment | {"DAYBOOK_RUN": str(self._status.parent)},
                 stdout=output,
                 stderr=output,
