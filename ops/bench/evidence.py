@@ -26,7 +26,7 @@ from ops.evidence.log import Record
 from ops.evidence.merkle import leaf_hash
 from ops.evidence.tree_file import TreeFile
 from ops.evidence.values import HEADER_BYTES, LAYOUTS, Shapes
-from ops.evidence.verify import Bad, verify
+from ops.evidence.verify import Bad, Trust, verify
 from schemas.avro import AVSC
 from schemas.meta import NO_HASH
 from schemas.topics import partition_of
@@ -178,7 +178,7 @@ class Verify:
         bundle_of(Question("period", begin=0, end=1 << 60), logs, folder / "bundle.zip")
         logs[0].tree.close()
         try:
-            verify(folder / "bundle.zip", self._key.public)
+            verify(folder / "bundle.zip", Trust(self._key.public))
         except Bad:
             return {"tampered_bundles_that_passed": 0}
         return {"tampered_bundles_that_passed": 1}
@@ -188,7 +188,7 @@ class Verify:
 
     def _verified(self, processes: int) -> Figure:
         began, cpu = time.perf_counter(), _cpu_s()
-        verdict = verify(self._bundle, self._key.public, processes=processes)
+        verdict = verify(self._bundle, Trust(self._key.public), processes)
         if verdict.records != self._records:
             raise BenchFailed(f"{verdict.records} of {self._records} records were verified")
         return self._figure(began, cpu, f"{processes} processes")

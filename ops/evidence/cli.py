@@ -1,9 +1,11 @@
 """The verbs of evidence: export a bundle, verify it, show a key, bear witness."""
 
+import json
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,10 +13,12 @@ from ops.cli import adopted, fail, say
 from ops.evidence.bundle import NotABundle, Question
 from ops.evidence.checkpoint import NotANote, PublicKey
 from ops.evidence.keys import NoKey, ensure_key, origin_name, private_key, public_key
-from ops.evidence.verify import Bad, Verdict, WrongKey
+from ops.evidence.values import WrongSchema
+from ops.evidence.verify import Bad, TreeVerdict, Trust, Verdict, WrongKey
 from ops.evidence.verify import verify as verify_bundle
 from ops.settings import Settings
 from schemas.instants import BadInstant, first_moment, last_moment
+from schemas.meta import SECOND
 
 WAIT_S = 20.0
 SHOWN_MAX = 10
@@ -54,23 +58,27 @@ def verify(
     *,
     key: Annotated[str, typer.Option(help="The sealer's public key, or its file.")],
     witness: Annotated[str, typer.Option(help="A witness's: the last checkpoints must bear its word.")] = "",
+    schema: Annotated[
+        list[Path] | None, typer.Option(help="A schema of a later release that you trust: its .avsc file.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="How many trees at a time.")] = 2,
 ) -> None:
-    """Verify a bundle: no Kafka, no network, nothing trusted but the key.
+    """Verify a bundle: no Kafka, no network, nothing trusted but the key and the schemas that were released.
 
     Checks signatures, proofs, hash chains and versions, recomputes the balances, and names the first record that is
     not what was sealed. Exit 1 if anything is wrong, 2 for a file that is no bundle, cut short, or of another key.
     """
     began = time.monotonic()
     try:
-        verdict = verify_bundle(bundle, public_key(key), public_key(witness) if witness else None, processes)
+        trust = Trust.of(public_key(key), public_key(witness) if witness else None, _read(schema or []))
+        verdict = verify_bundle(bundle, trust, processes)
     except Bad as bad:
         typer.echo(f"BAD  {bad}")
         raise typer.Exit(1) from None
-    except (NotABundle, WrongKey, NoKey) as error:
+    except (NotABundle, WrongKey, NoKey, WrongSchema) as error:
         fail(str(error), 2)
     except OSError as error:
-        fail(f"{bundle}: {error.strerror}", 2)
+        fail(f"{error.filename or bundle}: {error.strerror}", 2)
     for line in told(verdict, time.monotonic() - began):
         typer.echo(line)
 
@@ -117,13 +125,30 @@ def told(verdict: Verdict, elapsed_s: float) -> list[str]:
             f"({tree.checkpoints} checkpoints{seen})"
         )
     if verdict.question.kind == "period":
-        return [*lines, "  of these trees nothing of the period is missing"]
+        return [*lines, *_how_far(verdict.trees)]
     ends = {stream: version for tree in verdict.trees for stream, version in tree.ends.items()}
     for stream, version in list(ends.items())[:SHOWN_MAX]:
         lines.append(f"  {stream} up to version {version}; that nothing followed is proved by a period only")
     if len(ends) > SHOWN_MAX:
         lines.append(f"  and {len(ends) - SHOWN_MAX} streams more")
     return lines
+
+
+def _how_far(trees: Sequence[TreeVerdict]) -> Iterator[str]:
+    open_ended = [tree for tree in trees if tree.until is not None]
+    for tree in open_ended:
+        yield f"  {tree.origin} up to {_second((tree.until or 0) // SECOND)}; that nothing followed is not proved"
+    if len(open_ended) < len(trees):
+        others = "of the others" if open_ended else "of these trees"
+        yield f"  {others} nothing of the period is missing"
+
+
+def _read(schemas: Iterable[Path]) -> list[Any]:
+    """Raises OSError, WrongSchema."""
+    try:
+        return [json.loads(path.read_bytes()) for path in schemas]
+    except ValueError as error:
+        raise WrongSchema(f"{error} in what should be a schema") from error
 
 
 def _question(sku: str, order: str, begin: str, end: str) -> Question:

@@ -27,12 +27,18 @@ class Claim:
 @dataclass(slots=True)
 class Shelf:
     """One stock item after some event. `balances` and `safety_stock` are None where nothing in hand says them;
-    `claims` is None unless the stream is in hand from its first event.
+    `claims` is None where no claim is in hand from its beginning, and holds those of one `order` where only these are.
     """
 
     balances: Balances | None = None
     safety_stock: int | None = None
     claims: dict[ClaimKey, Claim] | None = None
+    order: str = ""
+
+    @classmethod
+    def of_order(cls, order: str) -> "Shelf":
+        """Before the first event of an order on it: all of that order begins here."""
+        return cls(claims={}, order=order)
 
     @classmethod
     def empty(cls) -> "Shelf":
@@ -47,7 +53,7 @@ class Shelf:
         before = self.balances
         if before is not None:
             self._check_balances(name, event, before, told)
-        if self.claims is not None and (rule := _RULES.get(name)):
+        if self.claims is not None and (rule := _RULES.get(name)) and self.order in ("", event["order_id"]):
             rule(self, self.claims, event)
         if name == "StockPolicyChanged":
             self.safety_stock = event["safety_stock"]

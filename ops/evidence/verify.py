@@ -6,7 +6,7 @@ leaf, and stops at the first record that cannot be what was sealed.
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from ops.evidence.checkpoint import BadSignature, Checkpoint, NotANote, PublicKe
 from ops.evidence.datum_reader import Datum
 from ops.evidence.laws import LawBroken, Shelf, StreamEnd
 from ops.evidence.merkle import Frontier, ProofFailed, verify_consistency
-from ops.evidence.values import Shapes, Unreadable, WrongSchema
+from ops.evidence.values import RELEASED, Shapes, Unreadable, WrongSchema, digest_of
 
 MANY_RECORDS = 20_000
 """From so many on the trees of a bundle are verified side by side."""
@@ -55,6 +55,8 @@ class TreeVerdict:
     cosigned_at: int
     ends: dict[str, int]
     """The last version of every stream that is here."""
+    until: int | None
+    """Of a period: when its last record here was recorded, if none behind the period shows that nothing followed."""
 
 
 @dataclass(frozen=True)
@@ -67,32 +69,49 @@ class Verdict:
         return sum(tree.records for tree in self.trees)
 
 
-def verify(
-    path: Path, sealer: PublicKey, witness: PublicKey | None = None, processes: int | None = None
-) -> Verdict:
+@dataclass(frozen=True)
+class Trust:
+    """Whom a verifier believes, and by which schemas it reads (`digest_of`): those released, and what it was given."""
+
+    sealer: PublicKey
+    witness: PublicKey | None = None
+    schemas: frozenset[str] = RELEASED
+
+    @classmethod
+    def of(cls, sealer: PublicKey, witness: PublicKey | None = None, schemas: Iterable[Any] = ()) -> "Trust":
+        """`schemas` of releases that this verifier does not know. Raises WrongSchema."""
+        return cls(sealer, witness, RELEASED | {digest_of(schema) for schema in schemas})
+
+    def check(self, schema: Any) -> None:
+        """Raises WrongSchema."""
+        if digest_of(schema) not in self.schemas:
+            raise WrongSchema(f"{schema['name']} was never released so")
+
+
+def verify(path: Path, trust: Trust, processes: int | None = None) -> Verdict:
     """What is true of the bundle. Raises Bad, WrongKey, NotABundle, OSError."""
     bundle = Bundle(path)
     try:
-        return _verified(bundle, sealer, witness, processes or os.cpu_count() or 1)
+        return _verified(bundle, trust, processes or os.cpu_count() or 1)
     except Damaged as damaged:
         raise Bad("", str(damaged)) from damaged
     finally:
         bundle.close()
 
 
-def _verified(bundle: Bundle, sealer: PublicKey, witness: PublicKey | None, processes: int) -> Verdict:
+def _verified(bundle: Bundle, trust: Trust, processes: int) -> Verdict:
     manifest = bundle.manifest()
     _check_trees(manifest.question, manifest.trees)
     if surplus := bundle.surplus(len(manifest.trees)):
         raise Bad("", f"{', '.join(sorted(surplus))} has no business in a bundle")
-    jobs = [
-        (bundle.path, n, tree, manifest.question, sealer, witness) for n, tree in enumerate(manifest.trees)
-    ]
+    jobs = [(bundle.path, n, tree, manifest.question, trust) for n, tree in enumerate(manifest.trees)]
     if processes > 1 and len(jobs) > 1 and sum(tree.records for tree in manifest.trees) > MANY_RECORDS:
         with ProcessPoolExecutor(min(processes, len(jobs))) as pool:
             trees = tuple(pool.map(_verify_tree, *zip(*jobs, strict=True)))
     else:
         trees = tuple(_verify_tree(*job) for job in jobs)
+    if manifest.question.kind != "period" and not any(tree.asked for tree in trees):
+        raise Bad("", f"there is no record of {manifest.question}")
     if not bundle.is_whole:  # all that can be proved is well: the damage is where nothing is said
         raise Bad("", "the file is not as it was written: its digest is another")
     return Verdict(manifest.question, trees)
@@ -105,15 +124,13 @@ def _check_trees(question: Question, trees: tuple[Tree, ...]) -> None:
         raise Bad("", f"nobody asks for a {question.kind}")
 
 
-def _verify_tree(
-    path: Path, number: int, told: Tree, question: Question, sealer: PublicKey, witness: PublicKey | None
-) -> TreeVerdict:
+def _verify_tree(path: Path, number: int, told: Tree, question: Question, trust: Trust) -> TreeVerdict:
     """One tree: its signatures and its growth, then its records."""
     bundle = Bundle(path)
     try:
-        checkpoints, cosigned_at = _checkpoints(bundle.checkpoints(number), told.origin, sealer, witness)
+        checkpoints, cosigned_at = _checkpoints(bundle.checkpoints(number), told.origin, trust)
         with closing(bundle.proof(number)) as proof, closing(bundle.records(number)) as records:
-            walk = _Walk(told, question, checkpoints, proof, _shapes(bundle))
+            walk = _Walk(told, question, checkpoints, proof, _shapes(bundle, trust))
             for record in records:
                 walk.take(record)
             walk.finish()
@@ -122,20 +139,23 @@ def _verify_tree(
     finally:
         bundle.close()
     ends = {stream: end.version for stream, end in walk.streams.items()}
-    last = checkpoints[-1]
-    return TreeVerdict(told.origin, last.size, walk.records, walk.asked, len(checkpoints), cosigned_at, ends)
+    size, until = checkpoints[-1].size, walk.until
+    return TreeVerdict(
+        told.origin, size, walk.records, walk.asked, len(checkpoints), cosigned_at, ends, until
+    )
 
 
-def _shapes(bundle: Bundle) -> Shapes:
+def _shapes(bundle: Bundle, trust: Trust) -> Shapes:
+    schemas = bundle.schemas()
     try:
-        return Shapes(bundle.schemas())
+        for schema in schemas:
+            trust.check(schema)
+        return Shapes(schemas)
     except WrongSchema as wrong:
-        raise Bad("", f"a schema of the bundle is forged: {wrong}") from wrong
+        raise Bad("", f"a schema of the bundle is forged, or of a later release: {wrong}") from wrong
 
 
-def _checkpoints(
-    text: str, origin: str, sealer: PublicKey, witness: PublicKey | None
-) -> tuple[list[Checkpoint], int]:
+def _checkpoints(text: str, origin: str, trust: Trust) -> tuple[list[Checkpoint], int]:
     """Signed, of this tree, each grown from the one before; and when the witness saw the last."""
     try:
         submissions = [Submission.parse(part) for part in split(text)]
@@ -144,14 +164,14 @@ def _checkpoints(
         raise Bad("", f"{origin}: a checkpoint cannot be read: {error}") from error
     if not found:
         raise Bad("", f"{origin}: there is no checkpoint")
-    _check_signatures(submissions, sealer)
+    _check_signatures(submissions, trust.sealer)
     before = Checkpoint(origin, 0, _NO_HASH)
     for submission, checkpoint in zip(submissions, found, strict=True):
         _check_growth(before, checkpoint, submission)
         before = checkpoint
-    if not origin.startswith(f"{sealer.name}/"):
-        raise Bad("", f"{origin} is no tree of {sealer.name}")
-    return found, _cosigned_at(submissions[-1], witness) if witness else 0
+    if not origin.startswith(f"{trust.sealer.name}/"):
+        raise Bad("", f"{origin} is no tree of {trust.sealer.name}")
+    return found, _cosigned_at(submissions[-1], trust.witness) if trust.witness else 0
 
 
 def _check_signatures(submissions: list[Submission], sealer: PublicKey) -> None:
@@ -232,6 +252,10 @@ class _Walk:
         self._roots = {checkpoint.size: checkpoint.root for checkpoint in self.checkpoints}
         self._next_cut = self._cuts[0]
         self._period = _Period(self.question) if self.question.kind == "period" else None
+
+    @property
+    def until(self) -> int | None:
+        return self._period.until if self._period else None
 
     def take(self, record: dict[str, Any]) -> None:
         """The next record. Raises Bad."""
@@ -332,6 +356,8 @@ class _Walk:
             return StreamEnd(0, _NO_HASH, 0, Shelf.empty())
         if self.question.kind == "sku" or version < 1:
             raise LawBroken("is the first of its stream here, and not the first that was")
+        if self.question.kind == "order":
+            return StreamEnd(0, _NO_HASH, 0, Shelf.of_order(self.question.order))
         return StreamEnd(0, _NO_HASH, 0)
 
     def _answers(self, leaf: int, event: Datum, meta: Datum) -> bool:
@@ -367,9 +393,16 @@ class _Period:
     """The last leaf of the period so far."""
     behind: int = -1
     """The first leaf seen that was recorded after it."""
+    _newest: int = 0
+
+    @property
+    def until(self) -> int | None:
+        """When the last leaf was recorded; None where one behind the period shows that nothing of it followed."""
+        return self._newest if self.behind < 0 else None
 
     def take(self, leaf: int, recorded_at: int) -> bool:
         """Whether the record is of the period. Raises LawBroken where a leaf is missing."""
+        self._newest = recorded_at
         if recorded_at < self.question.begin:
             if self.last >= 0 or self.behind >= 0:
                 raise LawBroken("was recorded before what stands before it")

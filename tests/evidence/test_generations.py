@@ -6,11 +6,12 @@ import pytest
 
 from ops.bench.evidence import bundle_of, sealed_logs
 from ops.evidence.bundle import Question
-from ops.evidence.verify import Bad, verify
+from ops.evidence.verify import Bad, Trust, verify
 from tests import generations
 from tests.evidence.forgery import SEALER
 
 ASKED = Question("sku", sku="85123A")
+TRUST = Trust.of(SEALER.public, schemas=[generations.THIRD])
 
 
 def bundle_in(folder: Path, values: list[bytes], *schemas: object) -> Path:
@@ -23,7 +24,7 @@ def bundle_in(folder: Path, values: list[bytes], *schemas: object) -> Path:
 def test_a_stream_of_three_generations_is_verified_like_any_other(tmp_path: Path):
     path = bundle_in(tmp_path, generations.values(), generations.FIRST, generations.THIRD)
 
-    (tree,) = verify(path, SEALER.public).trees
+    (tree,) = verify(path, TRUST).trees
 
     assert (tree.records, tree.ends) == (3, {"stock/85123A/main": 3})
 
@@ -34,11 +35,11 @@ def test_an_old_event_that_was_rewritten_before_it_was_sealed_is_named(tmp_path:
     path = bundle_in(tmp_path, [forged, *later], generations.FIRST, generations.THIRD)
 
     with pytest.raises(Bad, match=r"stock/85123A/main@2 .* does not chain"):
-        verify(path, SEALER.public)
+        verify(path, TRUST)
 
 
 def test_a_generation_whose_schema_is_not_in_the_bundle_is_named(tmp_path: Path):
     path = bundle_in(tmp_path, generations.values(), generations.FIRST)
 
     with pytest.raises(Bad, match="leaf 2: no stock event by a schema of the bundle"):
-        verify(path, SEALER.public)
+        verify(path, TRUST)
