@@ -14,6 +14,9 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
+FOR_EVER = Micros(253_402_300_799 * SECOND)
+"""The last second of the year 9999: calendars know no later one."""
+
 ActorKind = Literal["customer", "merchant", "auditor", "analyst", "operator", "saga", "deadline", "provider"]
 
 NO_HASH = bytes(32)

@@ -2,19 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 from commands.decider import Command
 from schemas.codec import Decoded
 from schemas.decisions import Decided, Rejected
-from schemas.meta import HOUR, CommandMeta, EventMeta, Micros, derived_id
-from schemas.order import order_stream
+from schemas.meta import FOR_EVER, HOUR, CommandMeta, EventMeta, Micros, derived_id
+from schemas.order import PlaceOrder, order_stream
 from schemas.topics import Topics
 from schemas.values import Line
 
 PATIENCE = 12 * HOUR
-"""A saga's command may have its effect for so long after its trigger."""
+"""A saga's command may have its effect for so long after its trigger; an order that waits is reminded, and asks again."""
 
 Fact: TypeAlias = Decoded[EventMeta] | Decided
 """An event, or one of the decisions in a decisions record."""
@@ -63,6 +63,11 @@ class Asking:
     def order(self, body: Command) -> Asked:
         """Tell the order; it is not asked to answer."""
         return self._ask("order", body.order_id, body, None, "")
+
+    def new_order(self, body: PlaceOrder) -> Asked:
+        """As `order`, however late: no order is there yet that would be reminded of it. One that is there says so itself."""
+        asked = self.order(body)
+        return replace(asked, meta=replace(asked.meta, not_after=FOR_EVER))
 
     def cart(self, order_id: str, body: Command) -> Asked:
         return self._ask("cart", body.cart_id, body, order_stream(order_id), "")

@@ -71,7 +71,7 @@ def _go_on(event: Event, asking: Asking, topics: Topics) -> list[Asked]:
 
 def _place(event: CartCheckedOut, asking: Asking) -> Asked:
     whose, total = (event.order_id, event.cart_id, event.owner), (event.amount, event.currency)
-    return asking.order(PlaceOrder(*whose, event.lines, *total, event.token, event.contact))
+    return asking.new_order(PlaceOrder(*whose, event.lines, *total, event.token, event.contact))
 
 
 def _reserve(event: OrderPlaced, until: Micros, asking: Asking, topics: Topics) -> list[Asked]:

@@ -1,13 +1,14 @@
 """The checkout saga: each fact, and the commands that follow from it."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from schemas.cart import CartCheckedOut, CompleteCart
 from schemas.decisions import Rejected
 from schemas.inventory import RESERVATION_LIMIT, AllocateStock, ReserveStock
-from schemas.meta import HOUR, Micros, derived_id
+from schemas.meta import HOUR, SECOND, Micros, derived_id
 from schemas.order import (
     OrderCaptureRequested,
     OrderConfirmationRepeated,
@@ -217,6 +218,13 @@ def test_a_command_inherits_from_its_trigger() -> None:
     assert (meta.reply_to, meta.traceparent) == (order_stream(ORDER), "00-trace")
     assert (meta.actor_kind, meta.actor_id) == ("saga", "checkout")
     assert meta.stream == first.body.stream
+
+
+def test_an_order_is_placed_however_long_the_sagas_were_away() -> None:
+    event = CartCheckedOut(CART, OWNER, ORDER, 1, LINES, AMOUNT, CURRENCY, TOKEN, None)
+    (asked,) = react(recorded(event), TOPICS)
+    assert isinstance(asked, Asked)
+    assert datetime.fromtimestamp(asked.meta.not_after / SECOND, UTC).year == 9999
 
 
 def test_a_command_to_the_order_asks_for_no_answer() -> None:
