@@ -192,7 +192,7 @@ def _why_live(done: Rebuilt, now: Succession) -> Iterator[str]:
     elif done.verdict.witness == "live":
         yield "each row is what the generation before it holds at the same position"
     elif done.verdict.witness == "log":
-        yield "each row is what the log says; the generation before it had not come so far, and was not compared"
+        yield "each row is what the log says; the generation before it had not come so far, or did not stand still"
     if now.previous:
         yield f"generation {now.previous} is kept: ./daybook rebuild {done.view} --back"
 

@@ -2,7 +2,7 @@
 
 The witness is the live generation: it was made by other hands, at another time. Where it has not come as far as the log (its
 store was emptied, or its projections stand still), or is none of this version, the log is folded a second time instead,
-beside the store; also where the two differ, to say which of them is wrong.
+beside the store; also where the two differ, to say which of them is wrong, and where a row changes too often to be compared.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ DIFFERENCES_MAX = 1_000
 """So many are looked into; then the comparison ends."""
 
 LOOKS = 4
-"""So often a row that differs is looked at again, if it keeps changing."""
+"""So often a row that differs is looked at again, if it keeps changing; then the log is asked about it."""
 
 CUT_WITHIN_S = 10.0
 STANDS_STILL_S = 2.0
@@ -50,6 +50,13 @@ class _Pair(NamedTuple):
     live: bytes
 
 
+class _Compared(NamedTuple):
+    """`differing` from the live generation, for good; whether it said something of every row, is `throughout`."""
+
+    differing: list[Difference]
+    throughout: bool
+
+
 class _LiveFellBehind(Exception):  # it is no error
     """The live generation does not come as far as the next one any more."""
 
@@ -71,30 +78,34 @@ class Judge:
     async def verdict(self) -> Verdict:
         """Raises StoreUnavailable, KafkaException, sqlite3.Error."""
         try:
-            differing = await self._against_live() if await self._live_has_come() else None
+            differing, throughout = await self._against_live()
         except _LiveFellBehind:
-            differing = None
-        if differing == []:
+            differing, throughout = [], False
+        if throughout and not differing:
             return Verdict("live")
         wrong = await self._against_log()
         named = {one.name for one in wrong}
-        spoilt = [one for one in differing or () if one.name not in named]
-        return Verdict("log" if differing is None else "live", tuple(sorted(wrong)), tuple(sorted(spoilt)))
+        spoilt = [one for one in differing if one.name not in named]
+        return Verdict("live" if throughout else "log", tuple(sorted(wrong)), tuple(sorted(spoilt)))
 
-    async def _against_live(self) -> list[Difference]:
-        """Where the live generation differs from the next one, for good."""
+    async def _against_live(self) -> _Compared:
+        """Raises _LiveFellBehind."""
+        if not await self._live_has_come():
+            raise _LiveFellBehind
         await self._scan("next", self.build.view, self.generation, self._judged)
         await self._scan("live", self.shown, self.live, self._judged)
-        found: list[Difference] = []
+        found, throughout = list[Difference](), True
         for names in self.scratch.differing("next", "live"):
-            found += await self._confirmed(names)
+            differing, settled = await self._confirmed(names)
+            found, throughout = found + differing, throughout and settled
             if len(found) >= DIFFERENCES_MAX:
                 break
-        return found
+        return _Compared(found, throughout)
 
-    async def _confirmed(self, names: Iterable[str]) -> list[Difference]:
+    async def _confirmed(self, names: Iterable[str]) -> _Compared:
         """A row differs for good if it is the same, in both, before and after a cut that both have passed: what was
-        read before it cannot be newer, and what is read after it cannot be older.
+        read before it cannot be newer, and what is read after it cannot be older. Of one that is another at each look
+        nothing is known, least of all that it is right.
         """
         found: list[Difference] = []
         suspects = await self._pairs(list(names))
@@ -105,7 +116,7 @@ class Judge:
             now = await self._pairs(list(suspects))
             found += [_difference(name, *pair) for name, pair in now.items() if pair == suspects[name]]
             suspects = {name: pair for name, pair in now.items() if pair != suspects[name]}
-        return found
+        return _Compared(found, throughout=not suspects)
 
     async def _pairs(self, names: list[str]) -> dict[str, _Pair]:
         """Of these rows those that differ."""
