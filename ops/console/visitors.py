@@ -75,9 +75,8 @@ async def sign_in(request: Request) -> Response:
     except TurnedAway as error:
         return page(request, "sign_in", 403, next=way_on, word=str(error))
     answer = RedirectResponse(way_on, 303)
-    answer.set_cookie(
-        COOKIE, token, path=HOME, httponly=True, samesite="strict", secure=request.url.scheme == "https"
-    )
+    secure = _came_by_tls(request)
+    answer.set_cookie(COOKIE, token, path=HOME, httponly=True, samesite="strict", secure=secure)
     return answer
 
 
@@ -108,6 +107,11 @@ def _reader(request: Request, token: str) -> Principal:
             f"The console is for {', '.join(sorted(READERS))}; this token is of the {visitor.role} {visitor.subject}."
         )
     return visitor
+
+
+def _came_by_tls(request: Request) -> bool:
+    """As the browser sees it: TLS ends in front of us, and what reaches us is plain HTTP either way."""
+    return request.headers.get("origin", "").startswith("https://")
 
 
 async def _small_form(request: Request) -> dict[str, str]:

@@ -39,6 +39,14 @@ def test_who_is_not_signed_in_is_asked_to_and_comes_back(place: Place, address: 
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert "Path=/console" in cookie
+    assert "Secure" not in cookie, "this browser would not send it back"
+
+
+def test_whoever_signs_in_behind_tls_gets_a_cookie_that_is_sent_over_tls_alone(place: Place, address: str):
+    behind_tls = Console(address, origin=f"https://{address}")
+    answer = behind_tls.post("/console/session", token=place.token("auditor"))
+    assert answer.status == 303
+    assert "Secure" in answer.headers["set-cookie"]
 
 
 @pytest.mark.parametrize(
