@@ -40,7 +40,7 @@ Format = Literal["table", "csv", "json"]
 
 
 class BadQuery(Exception):
-    """DuckDB's own words about a question that it cannot answer."""
+    """Why DuckDB cannot answer a question, mostly in its own words."""
 
 
 def sql(
@@ -110,7 +110,8 @@ def _up_to_date(found: Settings) -> Path:
 
 def connection_to(directory: Path, manifest: Manifest) -> duckdb.DuckDBPyConnection:
     """A database of views alone, which reads the export and can touch nothing else."""
-    connection = duckdb.connect(":memory:", config={"memory_limit": MEMORY_MAX})
+    # Without a temporary directory, which otherwise is ".tmp" wherever we are, with most of the disk to fill.
+    connection = duckdb.connect(":memory:", config={"memory_limit": MEMORY_MAX, "temp_directory": ""})
     for event in EVENTS:
         _make_view(connection, directory, event, manifest.files.get(event.__name__, []))
     connection.execute("CREATE VIEW events AS " + " UNION ALL ".join(map(_events_of, EVENTS)))
@@ -165,7 +166,7 @@ def answer(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[list[str]
     except duckdb.InterruptException:
         raise KeyboardInterrupt from None
     except duckdb.Error as error:
-        raise BadQuery(str(error)) from error
+        raise _bad(error) from error
 
 
 def _rows(found: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
@@ -173,7 +174,16 @@ def _rows(found: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         while page := found.fetchmany(PAGE):
             yield from page
     except duckdb.Error as error:
-        raise BadQuery(str(error)) from error
+        raise _bad(error) from error
+
+
+def _bad(error: duckdb.Error) -> BadQuery:
+    """What DuckDB advises where memory runs out are settings, and those are locked."""
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return BadQuery(
+            f"it takes more than {MEMORY_MAX} of memory; ask for less at a time, or narrow it with where"
+        )
+    return BadQuery(str(error))
 
 
 def _print(found: tuple[list[str], Iterator[tuple[Any, ...]]], format_: Format) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from ops import export as exports
 from ops.audit.law_book import LawBook
 from ops.export import ExportFailed, Manifest, events_of, export, locked, read_manifest, shapes
-from ops.sql import BadQuery, answer, connection_to
+from ops.sql import BadQuery, answer, connection_to, sql
 from schemas.codec import Codec
 from schemas.meta import SECOND
 from schemas.order import CancelOrder, ShipOrder
@@ -147,6 +149,30 @@ def test_an_event_that_never_happened_is_a_view_without_rows(ask: Any):
 def test_what_is_no_question_is_refused_in_words(ask: Any, query: str):
     with pytest.raises(BadQuery, match=r"\w+ \w+"):
         ask(query)
+
+
+def test_only_the_export_may_be_touched(ask: Any, exported: Path):
+    settings = "select current_setting('allowed_directories'), current_setting('temp_directory')"
+    assert ask(settings) == [([f"{exported}/"], "")]
+
+
+def test_a_question_too_large_for_the_memory_is_refused_in_a_sentence_and_leaves_nothing_on_the_disk(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ops.sql.MEMORY_MAX", "30MB")
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(sql)
+    large = "select count(*) from (select distinct hash(n) from range(4_000_000) numbers(n))"
+
+    told = CliRunner().invoke(app, [large, "--export", str(exported)])
+
+    assert told.exit_code == 1
+    assert told.output == (
+        "daybook: DuckDB cannot answer this: it takes more than 30MB of memory; ask for less at a time,"
+        " or narrow it with where\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_new_is_added_and_nothing_twice(log: WrittenLog, tmp_path: Path):
