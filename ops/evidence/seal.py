@@ -18,7 +18,7 @@ from ops.evidence.checkpoint import (
 )
 from ops.evidence.merkle import EMPTY_ROOT, ProofFailed, consistency_proof, leaf_hash, verify_consistency
 from ops.evidence.tree_file import TreeFile
-from ops.evidence.whole_file import replace_file
+from ops.evidence.whole_file import flush_names, replace_file
 
 RECORDS = 1_000
 SECONDS = 10.0
@@ -49,6 +49,7 @@ class Seal:
         self._folder = folder
         self._from_the_log = False
         folder.mkdir(parents=True, exist_ok=True)
+        _cut_half_a_line(folder / "checkpoints")
         signed = signed_by(key, origin, last_in(folder / "checkpoints"))
         known = [one for one in (signed, signed_by(key, origin, published)) if one]
         self.last = max(known, key=lambda one: Checkpoint.of(one.note).size, default=None)
@@ -159,7 +160,25 @@ def last_in(path: Path) -> Submission | None:
 
 
 def _append(path: Path, text: str) -> None:
+    """On the disk, with the file's name, when that is done; torn only by a crash, or where the disk is full."""
     with path.open("a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    flush_names(path.parent)
+
+
+def _cut_half_a_line(path: Path) -> None:
+    """What a crash left behind the last whole line goes, else the next checkpoint would be glued to it and lost.
+
+    Nothing that counts is cut: a checkpoint counts when all of it is on the disk, and then a line ends the file.
+    """
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, end - TAIL_BYTES))
+        whole = start + file.read().rfind(b"\n") + 1
+        if whole < end:
+            file.truncate(whole)
+            os.fsync(file.fileno())

@@ -12,11 +12,11 @@ def replace_file(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    _flush_names(path.parent)
+    flush_names(path.parent)
 
 
-def _flush_names(folder: Path) -> None:
-    """A rename is an entry of the folder: it, too, may still be in memory."""
+def flush_names(folder: Path) -> None:
+    """A new name, as a rename, is an entry of the folder: it, too, may still be in memory. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

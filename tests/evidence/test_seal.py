@@ -146,6 +146,30 @@ def test_a_checkpoint_that_a_crash_left_half_written_is_passed_over(tmp_path: Pa
     assert len(split(f"{first}{second}")) == 2
 
 
+TORN = {
+    "ol": 2,
+    "old 70": 6,
+    "its first line": 8,
+    "in a dash": -109,
+    "in a name": -100,
+    "all but its end": -1,
+}
+
+
+@pytest.mark.parametrize("length", TORN.values(), ids=TORN)
+def test_what_is_sealed_after_a_crash_in_the_midst_of_a_checkpoint_is_the_last_one_that_is_found(
+    tmp_path: Path, length: int
+):
+    first, second = sealed_up_to(tmp_path, 700, 900)
+    (tmp_path / "checkpoints").write_bytes(str(first).encode() + str(second).encode()[:length])
+    assert sealed_up_to(tmp_path, 1_000)[0].old == 700
+    again = opened(tmp_path, published=first)
+    again.close()
+    assert again.last is not None
+    assert Checkpoint.of(again.last.note).size == 1_000
+    assert (tmp_path / "checkpoints").read_text().startswith(str(first))
+
+
 # The witness.
 
 
