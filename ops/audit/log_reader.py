@@ -36,6 +36,7 @@ class Value:
     topic: str
     partition: int
     value: bytes
+    offset: int
     key: bytes = b""
 
 
@@ -68,7 +69,7 @@ class LogReader:
                 if offset >= self.extents[topic, partition].high:
                     unread.pop((topic, partition), None)
                 elif not ends:
-                    yield Value(topic, partition, _value_of(message), _key_of(message))
+                    yield Value(topic, partition, _value_of(message), offset, _key_of(message))
 
 
 @contextmanager

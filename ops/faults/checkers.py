@@ -59,6 +59,8 @@ SAFE = {
 }
 ANSWER_MAX_S = 10.0
 Say: TypeAlias = Callable[[str], None]
+Spot: TypeAlias = tuple[str, int, int]
+"""Topic, partition and offset of a record."""
 
 
 class OnceReader(AvscReader):
@@ -101,13 +103,13 @@ _ORDERED = frozenset(name for pair in SagaOrder.MUST_FOLLOW for name in pair)
 
 @dataclass
 class Evidence:
-    """What the log says of each command: the batches of its events, its outcomes, and that somebody asked for it."""
+    """What the log says of each command: the batches of its events, its outcomes, and where it stands."""
 
     reader: AvscReader
     effects: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     positions: set[str] = field(default_factory=set)
     outcomes: dict[str, str] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
+    asked: dict[str, set[Spot]] = field(default_factory=lambda: defaultdict(set))
     order: SagaOrder = field(default_factory=SagaOrder)
 
     def feed(self, value: Value) -> None:
@@ -117,7 +119,8 @@ class Evidence:
             return  # the law book says so
         match value.topic.rsplit(".", 2)[1]:
             case "commands":
-                self.asked.add(record["meta"]["command_id"])
+                spot = (value.topic, value.partition, value.offset)
+                self.asked[record["meta"]["command_id"]].add(spot)
             case "decisions":
                 for decided in record["decided"]:
                     self.outcomes.setdefault(decided["command_id"], decided["outcome"])
@@ -156,14 +159,22 @@ def no_other_effect(history: History, evidence: Evidence) -> Iterator[str]:
 
 
 def not_applied(evidence: Evidence, letters: Iterable[Record]) -> Iterator[str]:
-    """C16: every command that stands in the log was decided, or there is a letter for one; each letter has a reason."""
-    letters = list(letters)
+    """C16: every command that stands in the log was decided, or is a letter; each letter has a reason."""
+    lettered: set[Spot] = set()
     for letter in letters:
+        spot = (letter["topic"], letter["partition"], letter["offset"])
         if not letter["reason"]:
-            yield f"{letter['topic']}[{letter['partition']}]@{letter['offset']} is a letter without a reason"
-    silent = evidence.asked - evidence.outcomes.keys()
-    if len(silent) > sum(letter["consumer"] == "commands" for letter in letters):
-        yield f"{len(silent)} commands were neither decided nor lettered: {', '.join(sorted(silent)[:5])}"
+            yield f"{_named(spot)} is a letter without a reason"
+        if letter["consumer"] == "commands":
+            lettered.add(spot)
+    for command_id in sorted(evidence.asked.keys() - evidence.outcomes.keys()):
+        for spot in evidence.asked[command_id] - lettered:
+            yield f"{command_id} at {_named(spot)} was neither decided nor lettered"
+
+
+def _named(spot: Spot) -> str:
+    topic, partition, offset = spot
+    return f"{topic}[{partition}]@{offset}"
 
 
 def unsafe_topics(kafka: str, prefix: str) -> Iterator[str]:

@@ -133,9 +133,11 @@ def evidence(
     outcomes: dict[str, str] | None = None,
     asked: Iterable[str] = (),
 ) -> Evidence:
+    """The n-th command that was asked for stands at t[0]@n."""
     positions = {f"stock/{command}@1" for command in effects or {}}
+    spots = {command: {("t", 0, offset)} for offset, command in enumerate(asked, 1)}
     return Evidence(
-        AvscReader(), effects=effects or {}, positions=positions, outcomes=outcomes or {}, asked=set(asked)
+        AvscReader(), effects=effects or {}, positions=positions, outcomes=outcomes or {}, asked=spots
     )
 
 
@@ -185,6 +187,18 @@ def test_c16_silence_about_a_command_is_seen_and_a_letter_without_a_reason_too()
     assert list(not_applied(evidence(asked="a"), [])) != []
     assert list(not_applied(evidence(asked="a"), [letter])) == []
     assert list(not_applied(evidence(), [letter | {"reason": ""}])) != []
+
+
+def test_c16_letters_about_other_records_excuse_no_silence():
+    letters = [
+        {"consumer": "commands", "reason": "poison", "topic": "t", "partition": 0, "offset": offset}
+        for offset in (7, 8)
+    ]
+    letters.append({"consumer": "sagas", "reason": "poison", "topic": "t", "partition": 0, "offset": 1})
+    assert list(not_applied(evidence(asked="ab"), letters)) == [
+        "a at t[0]@1 was neither decided nor lettered",
+        "b at t[0]@2 was neither decided nor lettered",
+    ]
 
 
 def test_c12_a_store_that_forgot_excuses_those_without_a_receipt_only():
