@@ -52,11 +52,21 @@ OF_LAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Which checkers a law of the book is."""
 
 READ_KINDS = (*KINDS, "commands")
-SAFE = {
-    "events": {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},
-    "commands": {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},
-    "state": {"cleanup.policy": "compact"},
-}
+FOR_EVER: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+COMPACTED: Mapping[str, str] = {"cleanup.policy": "compact"}
+SAFE: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "events": FOR_EVER,
+        "commands": FOR_EVER,
+        "decisions": {**FOR_EVER, "retention.ms": str(48 * 3600 * 1000)},
+        "state": COMPACTED,
+        "schemas": COMPACTED,
+        "dead-letters": FOR_EVER,
+        "checkpoints": FOR_EVER,
+    }
+)
+"""What a topic of each kind must be set to; whoever keeps it longer does no harm."""
+
 ANSWER_MAX_S = 10.0
 Say: TypeAlias = Callable[[str], None]
 Spot: TypeAlias = tuple[str, int, int]
@@ -186,11 +196,20 @@ def unsafe_topics(kafka: str, prefix: str) -> Iterator[str]:
     asked = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
     for resource, future in admin.describe_configs(asked).items():
         found = {name: entry.value for name, entry in future.result(ANSWER_MAX_S).items()}
-        wanted = SAFE.get(resource.name.removeprefix(f"{prefix}.").split(".")[0], {})
-        wanted = {**wanted, "unclean.leader.election.enable": "false"}
-        for name, value in wanted.items():
-            if found[name] != value:
-                yield f"{resource.name} has {name}={found[name]}, not {value}"
+        kind = resource.name.removeprefix(f"{prefix}.").split(".")[0]
+        yield from (f"{resource.name} {complaint}" for complaint in unsafe_settings(kind, found))
+
+
+def unsafe_settings(kind: str, found: Mapping[str, str]) -> Iterator[str]:
+    """What of a topic's settings would lose what is written."""
+    wanted = {**SAFE.get(kind, {}), "unclean.leader.election.enable": "false"}
+    for name, value in wanted.items():
+        if found[name] != value and not _is_kept_longer(name, value, found[name]):
+            yield f"has {name}={found[name]}, not {value}"
+
+
+def _is_kept_longer(name: str, wanted: str, found: str) -> bool:
+    return name == "retention.ms" and wanted != "-1" and (found == "-1" or int(found) > int(wanted))
 
 
 @dataclass(frozen=True)

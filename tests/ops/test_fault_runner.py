@@ -10,7 +10,16 @@ import typer
 from ops.audit.wire import AvscReader
 from ops.demo.progress import Teller
 from ops.faults import cli
-from ops.faults.checkers import Evidence, SagaOrder, acknowledged, at_most_once, no_other_effect, not_applied
+from ops.faults.checkers import (
+    SAFE,
+    Evidence,
+    SagaOrder,
+    acknowledged,
+    at_most_once,
+    no_other_effect,
+    not_applied,
+    unsafe_settings,
+)
 from ops.faults.history import Attempt, History, Outage, shares
 from ops.faults.kafka_proxy import without_topic
 from ops.faults.matrix import ROWS
@@ -20,6 +29,7 @@ from ops.faults.scene import Row, Scene, Stage
 from ops.faults.verdict import NotShown, RowIsRed, demand, until
 from ops.running import RunsAlready
 from ops.settings import from_environment
+from schemas.topics import Topics
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +209,32 @@ def test_c16_letters_about_other_records_excuse_no_silence():
         "a at t[0]@1 was neither decided nor lettered",
         "b at t[0]@2 was neither decided nor lettered",
     ]
+
+
+HOUR_MS = 3600 * 1000
+SET = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "unclean.leader.election.enable": "false",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"), [("events", -1), ("commands", -1), ("dead-letters", -1), ("decisions", 48 * HOUR_MS)]
+)
+def test_c17_a_topic_that_keeps_what_is_written_for_less_than_it_must_is_seen(kind: str, least: int):
+    assert list(unsafe_settings(kind, SET)) == []
+    assert list(unsafe_settings(kind, SET | {"retention.ms": str(least)})) == []
+    assert list(unsafe_settings(kind, SET | {"retention.ms": str(47 * HOUR_MS)})) != []
+    assert list(unsafe_settings(kind, SET | {"retention.bytes": "1000"})) != []
+    assert list(unsafe_settings(kind, SET | {"cleanup.policy": "compact"})) != []
+
+
+def test_c17_looks_at_every_kind_of_topic_that_there_is():
+    assert {spec.name.split(".")[1] for spec in Topics("t").wanted()} == SAFE.keys()
+    for spec in Topics("t").wanted():
+        assert list(unsafe_settings(spec.name.split(".")[1], SET | dict(spec.settings))) == []
 
 
 def test_c12_a_store_that_forgot_excuses_those_without_a_receipt_only():
