@@ -40,7 +40,9 @@ from streams.schema_registry import SchemaRegistry
 def show(
     stream: Annotated[str, typer.Argument(help="For example order/7c0f… or stock/85123A/main.")],
     *,
-    at: Annotated[str, typer.Option(help="A version, a day or an instant by when it happened (UTC).")] = "",
+    at: Annotated[
+        str, typer.Option(help="A version, or up to what happened after a day or an instant (UTC).")
+    ] = "",
     steps: Annotated[
         bool, typer.Option("--steps", help="State before and after each event, and why.")
     ] = False,
@@ -49,7 +51,9 @@ def show(
 ) -> None:
     """Show a stream as it was at some point, how it came to that, and what else the same request caused.
 
-    The state is folded by the code that decides. Of up to three requests the whole consequence is shown, over all
+    The state is folded by the code that decides, and is one that the writer had: at an instant, before the first event
+    that had not happened by then. What was on hand by all that had happened, backdated entries too, is for `audit
+    stock --as-of` to say. Of up to three requests the whole consequence is shown, over all
     streams, down to the views. Exit 1 if there is no such stream, or nothing of it at that point.
     """
     found = with_kafka("show")
@@ -117,6 +121,8 @@ def text(scene: Scene, *, with_steps: bool) -> Iterator[str]:
     story = scene.story
     last = scene.steps[-1].event.meta
     yield f"{story.stream}, version {story.version} of {story.versions}, as of {told(last.occurred_at)}"
+    if story.left_out:
+        yield f"  without {story.left_out:,} backdated behind it, which had happened by then too"
     yield from _records(story.state)
     hidden = story.version - len(scene.steps)
     yield ""
@@ -224,6 +230,7 @@ def document(scene: Scene) -> dict[str, Any]:
         "stream": story.stream,
         "version": story.version,
         "versions": story.versions,
+        "left_out": story.left_out,
         "state": {path: _shown(record) for path, record in sorted(story.state.items())},
         "steps": [
             {

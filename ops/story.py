@@ -52,14 +52,18 @@ class Step:
 
 @dataclass
 class Story:
-    """A stream up to some point: its state there, and the last steps that led to it. `versions` counts all there are."""
+    """A stream up to some point: its state there, and the last steps that led to it. `versions` counts all there are;
+    `left_out` those behind the point that had happened by then too, but were recorded later.
+    """
 
     stream: str
     state: dict[str, Record] = field(default_factory=dict)
     steps: deque[Step] = field(default_factory=lambda: deque(maxlen=STEPS_MAX))
     version: int = 0
     versions: int = 0
+    left_out: int = 0
     first_at: int | None = None
+    _is_told: bool = False
 
     @property
     def aggregate(self) -> str:
@@ -69,7 +73,17 @@ class Story:
         """The records by path, as a decider sees them."""
         return self.state.get(path)
 
-    def fold(self, event: Event) -> None:
+    def tell(self, event: Event, *, covered: bool) -> None:
+        """The next event. The first one that is not covered ends the story: a state without it the writer never had."""
+        self.versions += 1
+        self.first_at = event.meta.occurred_at if self.first_at is None else self.first_at
+        self._is_told = self._is_told or not covered
+        if not self._is_told:
+            self._fold(event)
+        elif covered:
+            self.left_out += 1
+
+    def _fold(self, event: Event) -> None:
         """By the decider's own `evolve`: what is shown is what the writer would have."""
         changes = DECIDERS[self.aggregate].evolve(self, event.body)
         self.steps.append(Step(event, {path: self.state.get(path) for path in changes}, changes))
@@ -83,7 +97,9 @@ class Story:
 
 @dataclass(frozen=True)
 class At:
-    """How far to go: to a version, or to an instant (microseconds) by when it happened; to the end by default."""
+    """How far to go: to a version, or up to the first event that happened after an instant (microseconds); to the
+    end by default.
+    """
 
     version: int | None = None
     instant: int | None = None
@@ -98,10 +114,7 @@ def story_of(replay_of: ReplayOf, topics: Topics, stream: str, at: At) -> Story:
     """Raises NoStory where the stream is unknown, or where there is nothing of it so early or so late."""
     story = Story(stream)
     for event in _history(replay_of, topics, stream):
-        story.versions += 1
-        story.first_at = event.meta.occurred_at if story.first_at is None else story.first_at
-        if at.covers(event.meta):
-            story.fold(event)
+        story.tell(event, covered=at.covers(event.meta))
     if not story.versions:
         raise NoStory(f"nothing is known of {stream}")
     if at.version is not None and at.version > story.versions:

@@ -1,6 +1,7 @@
 """Time travel and the step debugger: the state as the writer had it, who changed it, and what else the request caused."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -9,11 +10,13 @@ from ops.show import Scene, document, gather, point_of, text
 from ops.story import At, Node, NoStory
 from ops.telling import as_json
 from schemas.cart import order_id_of
-from schemas.meta import MINUTE, SECOND, derived_id
-from schemas.order import CancelOrder, ConfirmedOrder, order_stream
+from schemas.codec import Decoded
+from schemas.meta import MINUTE, SECOND, EventMeta, Micros, derived_id
+from schemas.order import CancelOrder, ConfirmedOrder, OrderCancelled, order_stream
 from schemas.personal import SealedContact
 from tests.in_memory_shop import START
-from tests.replayed import TOPICS, RecordingShop, WrittenLog, log_of
+from tests.projections.a_ledger import Moved, entries
+from tests.replayed import AGGREGATE_OF, CODEC, TOPICS, RecordingShop, WrittenLog, log_of
 
 CART = derived_id("one")
 ORDER = order_stream(order_id_of(CART, 1))
@@ -62,6 +65,31 @@ def test_the_state_goes_back_in_time_by_version_and_by_instant(log: WrittenLog):
 
     after_a_while = scene(log, ORDER, at="2010-12-01T00:30:00").story.state[ORDER]
     assert isinstance(after_a_while, ConfirmedOrder)
+
+
+def test_an_instant_means_a_state_that_the_writer_had_whatever_was_backdated_later():
+    moves = (
+        Moved(SECOND, SECOND, 10),
+        Moved(100 * SECOND, 100 * SECOND, 15),
+        Moved(101 * SECOND, 50 * SECOND, 13),
+    )
+    then = scene(written(*entries(*moves, sku="85123A")), SHELF, at="1970-01-01T00:01:00")
+
+    assert (then.story.version, then.story.left_out, then.story.state[SHELF].sellable) == (1, 1, 10)
+    assert "without 1 backdated behind it" in "\n".join(text(then, with_steps=False))
+    assert document(then)["left_out"] == 1
+
+
+def test_an_order_cancelled_before_it_was_placed_begins_when_it_was_placed(shop: RecordingShop):
+    early = Micros(START - SECOND)
+    events = [
+        replace(event, meta=replace(event.meta, occurred_at=early))
+        if isinstance(event.body, OrderCancelled)
+        else event
+        for event in shop.history("order")
+    ]
+    with pytest.raises(NoStory, match="begins later: its first event happened at 2010-12-01T00:01:00"):
+        scene(written(*events), ORDER, at="2010-12-01T00:00:00")
 
 
 def test_each_step_has_its_states_and_the_command_that_caused_it(log: WrittenLog):
@@ -169,6 +197,15 @@ def test_programs_get_the_same_as_json(log: WrittenLog):
     assert any(
         root["command"]["type"] == "CheckOutCart" for roots in told["requests"].values() for root in roots
     )
+
+
+def written(*events: Decoded[EventMeta]) -> WrittenLog:
+    """A log of these events of one stream."""
+    log = WrittenLog()
+    for event in events:
+        kind, key = event.meta.stream.split("/")[:2]
+        log.write(TOPICS.events(AGGREGATE_OF[kind]), key, CODEC.encode(event.body, vars(event.meta)))
+    return log
 
 
 def nodes(root: Node) -> Iterator[Node]:
