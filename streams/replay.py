@@ -95,6 +95,12 @@ class Query:
     partition: int | None = None
     about: int | None = None
 
+    def __repr__(self) -> str:
+        """The same in every process, since what is kept of a reading is known again by it; a set has no order."""
+        types = f"{{{', '.join(map(repr, sorted(self.types)))}}}" if self.types else ""
+        fields = {name: repr(value) for name, value in vars(self).items()} | {"types": f"frozenset({types})"}
+        return f"Query({', '.join(f'{name}={told}' for name, told in fields.items())})"
+
     @property
     def begins(self) -> int | None:
         """Where to begin reading, by Kafka's index of times; only what was recorded when is in its order."""

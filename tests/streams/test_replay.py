@@ -53,6 +53,15 @@ def test_types_and_keys_narrow_what_is_told(log: WrittenLog, shop: Shop):
     assert len(by_key) == len(shop.events_of(f"order/{order_id}"))
 
 
+def test_a_question_is_known_again_in_every_process():
+    asked = Query(("t.events.cart",), frozenset("HGFEDCBA"), key="k", since=3)
+    assert repr(asked) == (
+        "Query(topics=('t.events.cart',), types=frozenset({'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H'}), key='k',"
+        " first=None, last=None, since=3, until=None, by='occurred_at', partition=None, about=None)"
+    )
+    assert "types=frozenset(), " in repr(Query(()))
+
+
 def test_a_key_is_looked_for_in_its_own_partitions_only(log: WrittenLog):
     replay = log.replay(Query(EVENTS, key="85123A"))
     assert {number for _, number in replay.starts} == {TOPICS.partition_of("85123A")}
