@@ -39,8 +39,9 @@ class Draft:
 
     def __enter__(self) -> Self:
         try:
-            bytes_ = self._read_resume()
-            self._file = self._opened(bytes_)
+            self._bytes = self._read_resume()
+            self._next = _named(self.positions)
+            self._file = self._opened(self._bytes)
         except OSError as error:
             raise DraftFailed(f"{error.filename}: {error.strerror}") from error
         return self
@@ -53,10 +54,20 @@ class Draft:
 
     def reached(self, positions: Mapping[Place, int], *, flush: bool = False) -> None:
         """All that was written so far stands for these positions; they are kept every second."""
-        self._next = {f"{topic}[{number}]": offset for (topic, number), offset in positions.items()}
-        self._bytes = self._file.tell() if self._part else 0
+        bytes_ = self._file.tell() if self._part else 0
+        self._next, self._bytes = _named(positions), bytes_
         if flush or time.monotonic() - self._kept_at > KEEP_EVERY_S:
             self._keep()
+
+    def cut(self) -> None:
+        """Take out of the file what was written since `reached`: whoever goes on there will tell it."""
+        if self._part is None:
+            return
+        try:
+            self._file.seek(self._bytes)
+            self._file.truncate()
+        except OSError as error:
+            raise self._failed(error) from error
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
@@ -132,6 +143,10 @@ class Draft:
         where = self._output or "the standard output"
         why = "no space is left on the disk" if error.errno == errno.ENOSPC else error.strerror
         return DraftFailed(f"{where} was not written: {why}")
+
+
+def _named(positions: Mapping[Place, int]) -> dict[str, int]:
+    return {f"{topic}[{number}]": offset for (topic, number), offset in positions.items()}
 
 
 def _place(name: str) -> Place:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -52,7 +52,7 @@ def replay(
     resume: Annotated[
         Path | None, typer.Option(help="Go on where this file says, and write down there how far it got.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C; not with --to.")] = False,
 ) -> None:
     """Tell the events between two points again, in each partition in their order, whatever release wrote them.
 
@@ -132,6 +132,8 @@ class Asked:
     def __post_init__(self) -> None:
         if self.format == "parquet" and (self.output is None or self.resume or self.follow):
             raise ValueError("Parquet needs -o DIRECTORY, resumes by itself and cannot follow")
+        if self.follow and (self.query.last is not None or self.query.until is not None):
+            raise ValueError("--follow goes on until Ctrl-C, and --to says where to end: give one of them")
         if self.query.by == "recorded_at" and self._speaks_of("commands", "decisions"):
             raise ValueError("only events are asked for by when they were recorded")
         if self.query.is_timed and self._speaks_of("decisions"):
@@ -162,14 +164,17 @@ class Asked:
         line = FORMATS[self.format]
         with Draft(self.output, self.resume, f"{self.format} of {self.query}") as draft:
             reading.go_on(draft.positions)
-            # Who follows ends with Ctrl-C, and what was told by then is whole.
-            with suppress(*[KeyboardInterrupt] * self.follow):
+            try:
                 for records in reading.portions(follow=self.follow):
                     for one in chain.from_iterable(map(reading.told, records)):
                         draft.write(line(one))
                         self._told += 1
                     draft.reached(reading.positions, flush=self.follow)
                     progress.say(self._told)
+            except KeyboardInterrupt:
+                if not self.follow:
+                    raise
+                draft.cut()  # who follows ends with Ctrl-C, and what was reached by then is whole
 
 
 @dataclass

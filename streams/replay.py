@@ -107,8 +107,17 @@ class Query:
         return self.since if self.by == "recorded_at" and self.about is None else self.about
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether not every record of a portion is meant."""
+        return bool(self.key or self.types or self.first or self.last is not None)
+
+    @property
     def is_timed(self) -> bool:
         return self.since is not None or self.until is not None
+
+    def spans(self, offset: int) -> bool:
+        """Who follows meets offsets that were not there when the reading began."""
+        return offset >= (self.first or 0) and (self.last is None or offset < self.last)
 
     def covers(self, at: int) -> bool:
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
@@ -147,7 +156,7 @@ class Replay:
         """
         for portion in self.log.portions(self.starts, self.ends, follow=follow):
             self.positions.update(portion.reached)
-            if self.query.key or self.query.types:
+            if self.query.is_narrow:
                 yield [record for record in portion.records if self._wants(record)]
             else:
                 yield portion.records
@@ -201,6 +210,8 @@ class Replay:
         return sum(max(0, self.ends[place] - start) for place, start in self.starts.items())
 
     def _wants(self, record: Stored) -> bool:
+        if not self.query.spans(record.offset):
+            return False
         if self.query.key and record.key != self.query.key.encode():
             return False
         return not self.query.types or self.class_of(record).__name__ in self.query.types

@@ -77,6 +77,32 @@ def test_an_interrupted_file_goes_on_where_its_position_is(tmp_path: Path):
     assert json.loads(kept.read_text())["next"] == {"t.events.cart[0]": 5}
 
 
+def test_a_file_that_is_cut_holds_what_its_position_covers(tmp_path: Path):
+    told, kept = tmp_path / "told", tmp_path / "kept"
+    with Draft(told, kept, "all") as draft:
+        draft.write(b"one\n")
+        draft.reached(AT_3)
+        draft.write(b"two, of which nobody knows the position\n")
+        draft.cut()
+    assert told.read_bytes() == b"one\n"
+    assert json.loads(kept.read_text())["next"] == {"t.events.cart[0]": 3}
+
+
+def test_whoever_goes_on_and_stops_at_once_has_what_there_was(tmp_path: Path):
+    told, kept = tmp_path / "told", tmp_path / "kept"
+    killed = Draft(told, kept, "all").__enter__()
+    killed.write(b"one\n")
+    killed.reached(AT_3, flush=True)
+    killed._file.close()
+
+    with Draft(told, kept, "all") as draft:
+        draft.write(b"two, of which nobody knows the position\n")
+        draft.cut()
+    assert told.read_bytes() == b"one\n"
+    with Draft(tmp_path / "more", kept, "all") as draft:
+        assert draft.positions == AT_3
+
+
 def test_whoever_was_killed_goes_on_at_what_was_kept_last(tmp_path: Path):
     told, kept = tmp_path / "told", tmp_path / "kept"
     killed = Draft(told, kept, "all").__enter__()

@@ -91,6 +91,17 @@ def test_offsets_count_in_every_partition(log: WrittenLog):
     assert {one.offset for one in told} == {4, 6}
 
 
+def test_who_follows_from_an_offset_that_is_still_to_come_gets_nothing_before_it():
+    log = WrittenLog()
+    log.write(EVENTS[3], "85123A", *generations.values()[:2])
+    reading = log.replay(Query(EVENTS[3:4], first=6), schemas=generations.schemas)
+    log.write(EVENTS[3], "85123A", *generations.values())
+
+    told = [one.offset for some in reading.portions(follow=True) for one in some]
+
+    assert told == [6, 8]
+
+
 def test_who_stops_and_goes_on_misses_nothing_and_gets_nothing_twice(log: WrittenLog):
     whole = [one[:3] for one in log.records]
     first = log.replay(Query(EVENTS))
