@@ -27,6 +27,7 @@ from schemas.values import MAIN
 from streams.schema_registry import SchemaRegistry
 
 SAY_EVERY_S = 2.0
+VERSION_DIGITS_MAX = 18
 ON_SCREEN = (
     "version",
     "occurred_at",
@@ -162,8 +163,13 @@ def _period(since: str, until: str) -> tuple[int, int]:
 def _cutoff(as_of: str, known_at: str) -> Cutoff:
     known = last_moment(known_at) if known_at else EVER
     if as_of.isdecimal():
-        return Cutoff(known_at=known, version=int(as_of))
+        return Cutoff(known_at=known, version=_version(as_of))
     return Cutoff(last_moment(as_of) if as_of else EVER, known)
+
+
+def _version(digits: str) -> int:
+    """As many digits as no stream has versions are one that there is not; EVER would mean that none was asked for."""
+    return int(digits) if len(digits) <= VERSION_DIGITS_MAX else EVER - 1
 
 
 def _movements(found: Settings, books: Movements, sku: str = "", location: str = "") -> Iterator[Movement]:
@@ -224,7 +230,9 @@ def _standing(sku: str, location: str, moves: Iterable[Movement], cutoff: Cutoff
             entries, version, balances = entries + 1, known, balances.plus(movement.change)
     if not known:
         fail(f"nothing was ever recorded of the stock of {sku} at {location}", 1)
-    if not entries or known < cutoff.version < EVER:
+    if known < cutoff.version < EVER:
+        fail(f"the ledger of {sku} has no such version; it goes up to version {known}", 1)
+    if not entries:
         fail(f"the ledger of {sku} has nothing of that time; it goes up to version {known}", 1)
     asked_for = {
         name: None if at == EVER else at

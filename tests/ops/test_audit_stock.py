@@ -11,18 +11,20 @@ from typing import Any, get_args
 import orjson
 import pyarrow.parquet as pq
 import pytest
+import typer
 from confluent_kafka import Producer
 from typer.testing import CliRunner, Result
 
 from commands.inventory import Head
 from ops.audit.cli import audit
+from ops.audit.ledger import _cutoff, _standing
 from ops.audit.movements import Movement, Movements
 from ops.audit.report import Report
 from ops.audit.sheets import Form, write
 from ops.audit.wire import AvscReader, LearningReader
 from ops.settings import Settings
 from projections import ledger
-from projections.history import Wanted
+from projections.history import EVER, Wanted
 from projections.movements import COLUMNS, flat
 from projections.view import Fact
 from schemas import inventory
@@ -180,6 +182,23 @@ def test_a_file_that_cannot_be_finished_is_not_there(tmp_path: Path) -> None:
 def test_a_question_that_is_none_is_told_so(argv: list[str], told: str) -> None:
     answered = asked(*argv)
     assert (answered.exit_code, told in answered.stderr) == (2, True), answered.stderr
+
+
+@pytest.mark.parametrize("version", ["13", str(EVER), "9" * 23, "9" * 5_000])
+def test_a_version_that_there_is_not_has_no_balances(
+    version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moves = followed(*everything().messages)
+    with pytest.raises(typer.Exit) as ended:
+        _standing("A", "main", moves, _cutoff(version, ""))
+    assert ended.value.exit_code == 1
+    assert "no such version; it goes up to version 12" in capsys.readouterr().err
+
+
+def test_of_a_version_what_was_not_known_by_then_is_left_out() -> None:
+    moves = followed(*entries(Moved(NOVEMBER, NOVEMBER, 1), Moved(NOVEMBER + DAY, NOVEMBER, 2)))
+    then = _standing("A", "main", moves, _cutoff("2", written(NOVEMBER)))
+    assert (then["entries"], then["version"], then["sellable"]) == (1, 1, 1)
 
 
 # The verbs, on a real Kafka.
