@@ -169,7 +169,7 @@ async def _past_level(sku: str, asked: OwnReading, cutoff: Cutoff) -> Response:
     found = await past.standing(asked.cassandra, sku, cutoff, MAIN, asked.after)
     if found is None:
         raise _unknown(sku)
-    if not found.entries or (cutoff.version != EVER and found.version < cutoff.version):
+    if not found.entries:
         raise NotFoundError(f"The ledger of {sku} has nothing of that time, or does not go so far.")
     return asked.shown(past.served(sku, cutoff, found))
 

@@ -93,7 +93,8 @@ async def standing(
     location: str = MAIN,
     after: Sequence[Position] = (),
 ) -> Standing | None:
-    """The balances then; None where nothing is known of the item at all.
+    """The balances then; None where nothing is known of the item at all. Nothing counts for a version that it has not
+    come to.
 
     It adds up folios, and reads one by one only the entries of those that the cutoff goes through.
     """
@@ -101,6 +102,8 @@ async def standing(
     head: Head | None = await reader.document(VIEW, stock_stream(sku, location))
     if head is None:
         return None
+    if head.version < cutoff.version < EVER:
+        return NOTHING
     found, cut = NOTHING, list[tuple[Folio, Folio]]()
     for before, folio in pairwise([START, *await _folios(reader, head), folio_of(head)]):
         if cutoff.counts_all(folio):

@@ -37,6 +37,7 @@ async def test_balances_are_told_as_of_when_it_happened_and_when_it_was_known(wi
     assert await level(window, "known_at=2010-12-03") == 8
     assert await level(window, "as_of=2010-12-02T23:59:59.999999%2B01:00") == 9
     assert await level(window, "as_of=2") == 8
+    assert await level(window, "as_of=3&known_at=2010-12-02") == 10
 
 
 async def test_what_is_served_says_what_was_asked(window: Window, books: Ledger):
@@ -53,6 +54,8 @@ async def test_what_is_served_says_what_was_asked(window: Window, books: Ledger)
         ("as_of=2010-11-30", 404),
         ("known_at=2010-11-30", 404),
         ("as_of=4", 404),
+        ("as_of=4&known_at=2010-12-02", 404),
+        ("as_of=3&known_at=2010-11-30", 404),
         ("as_of=0", 422),
         ("as_of=yesterday", 422),
         ("as_of=2010-13-01", 422),

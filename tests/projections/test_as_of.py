@@ -46,6 +46,7 @@ async def test_what_was_entered_late_counts_from_when_it_happened_and_is_known_f
     assert await sellable(as_of=tuesday, known_at=friday - 1) == 10
     assert await sellable(known_at=friday - 1) == 10
     assert await sellable(version=2) == 8
+    assert await sellable(version=3, known_at=friday - 1) == 10
 
 
 async def test_nothing_is_known_of_an_unknown_item_and_nothing_counts_before_the_first_entry() -> None:
@@ -53,6 +54,7 @@ async def test_nothing_is_known_of_an_unknown_item_and_nothing_counts_before_the
     assert await standing(books, "B", Cutoff()) is None
     assert await standing(books, "A", Cutoff(as_of=NOVEMBER - 1)) == Standing()
     assert await standing(books, "A", Cutoff(known_at=NOVEMBER - 1)) == Standing()
+    assert await standing(books, "A", Cutoff(version=2)) == Standing()
 
 
 @st.composite
