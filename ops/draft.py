@@ -69,6 +69,12 @@ class Draft:
         except OSError as error:
             raise self._failed(error) from error
 
+    def give_up(self) -> None:
+        """Leave nothing behind: no file, and no position that one could go on from."""
+        if self._resume is not None:
+            self._resume.unlink(missing_ok=True)
+            self._resume = None
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:

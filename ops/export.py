@@ -324,6 +324,16 @@ def delete(directory: Path) -> None:
     (directory / MANIFEST).unlink()
 
 
+def remove_empty(directory: Path) -> None:
+    """Take away an export that holds nothing, unless somebody else goes on with it."""
+    with locked(directory, alone=True) as is_ours:
+        if is_ours:
+            (directory / MANIFEST).unlink()
+            (directory / LOCK).unlink()
+            with suppress(OSError):  # what else lies there is not ours
+                directory.rmdir()
+
+
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())

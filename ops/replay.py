@@ -27,6 +27,7 @@ from streams.schema_registry import SchemaRegistry
 
 SAY_EVERY_S = 2.0
 KINDS = ("events", "commands", "decisions")
+NOTHING_FOUND = "the log holds nothing of what was asked for"
 
 Format = Literal["jsonl", "parquet", "table"]
 FORMATS: dict[str, Line] = {"jsonl": as_line, "table": as_row}
@@ -57,7 +58,8 @@ def replay(
     """Tell the events between two points again, in each partition in their order, whatever release wrote them.
 
     No consumer group is used, so the live system does not notice. Times are compared with when it happened. A Parquet
-    export is a directory that the next one adds to. Exit 1 if the log could not be told to its end, 130 on Ctrl-C.
+    export is a directory that the next one adds to. Exit 1 if the log could not be told to its end or holds nothing of
+    it, 130 on Ctrl-C.
     """
     found = with_kafka("replay")
     try:
@@ -143,6 +145,9 @@ class Asked:
         schemas = SchemaRegistry(found.kafka, Topics(found.topic_prefix)).schemas
         if self.format == "parquet":
             done = exported(log, self.query, self._directory(), schemas)
+            if not done.records:
+                export.remove_empty(self._directory())
+                raise ReplayFailed(NOTHING_FOUND)
             say(f"{self.output}: {done.records:,} events")
         else:
             self._tell(Replay(log, self.query, Codec(), schemas))
@@ -175,6 +180,9 @@ class Asked:
                 if not self.follow:
                     raise
                 draft.cut()  # who follows ends with Ctrl-C, and what was reached by then is whole
+            if not (self._told or self.follow or draft.positions):
+                draft.give_up()
+                raise ReplayFailed(NOTHING_FOUND)
 
 
 @dataclass

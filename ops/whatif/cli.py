@@ -55,7 +55,7 @@ def whatif(
 
     Time is the trade's own (when it happened). Sagas, deadlines and a payment provider run anew; what callers did is
     what they did then, also where they would have done otherwise. Nothing is written but the file. Exit 1 if it
-    cannot be told.
+    cannot be told, or nothing was asked in that period.
     """
     found = with_kafka("whatif")
     try:
@@ -67,7 +67,8 @@ def whatif(
     try:
         with closing(KafkaLog(found.kafka)) as log:
             asked = callers_commands(
-                Replay(log, _commands(topics, until), Codec(), SchemaRegistry(found.kafka, topics).schemas)
+                Replay(log, _commands(topics, until), Codec(), SchemaRegistry(found.kafka, topics).schemas),
+                since,
             )
         today = _decided("today's rules", asked, Rules(), since, topics)
         _tell(today, _decided(rules, asked, candidate, since, topics), output)
@@ -96,8 +97,9 @@ def _commands(topics: Topics, until: int | None) -> Query:
     return Query(tuple(topics.commands(aggregate) for aggregate in AGGREGATES), until=until)
 
 
-def callers_commands(reading: Replay) -> list[Asked]:
-    """The commands of callers, each once, in the order of the trade; they are held in memory, a kilobyte each.
+def callers_commands(reading: Replay, since: int = 0) -> list[Asked]:
+    """The commands of callers, each once, in the order of the trade; they are held in memory, a kilobyte each. Raises
+    ReplayFailed, also where none of them is since then.
 
     Their clock is the trade's from here on: `issued_at` is when it happened. The version that a caller expected is
     one of the world as it was, and is left out.
@@ -117,6 +119,8 @@ def callers_commands(reading: Replay) -> list[Asked]:
         )
         found[meta.command_id] = (at, meta.issued_at), asked
         progress.say(len(found))
+    if all(at < since for (at, _), _ in found.values()):
+        raise ReplayFailed("no caller asked for anything in this period: there is nothing to compare")
     return [asked for _, asked in sorted(found.values(), key=lambda one: one[0])]
 
 

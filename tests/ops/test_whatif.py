@@ -17,7 +17,7 @@ from schemas.meta import MINUTE, SECOND, CommandMeta, Micros, derived_id
 from schemas.order import CancelOrder, OrderPlaced
 from schemas.values import MAIN
 from streams.asked import Asked
-from streams.replay import Query
+from streams.replay import Query, ReplayFailed
 from tests.in_memory_shop import START
 from tests.replayed import TOPICS, RecordingShop, log_of
 
@@ -151,6 +151,15 @@ def test_only_what_callers_asked_is_decided_anew_and_comes_to_what_it_came_to_th
         event.body.order_id for event in shop.history("order") if isinstance(event.body, OrderPlaced)
     }
     assert ends(found) == ["confirmed 4", "rejected 4"]
+
+
+@pytest.mark.parametrize(("since", "until"), [(0, START), (START + MINUTE, None)])
+def test_a_period_in_which_nobody_asked_for_anything_is_named(since: int, until: int | None):
+    shop = RecordingShop()
+    shop.receive("85123A", 6)
+    reading = log_of(shop).replay(Query((TOPICS.commands("inventory"),), until=until))
+    with pytest.raises(ReplayFailed, match="no caller asked for anything in this period"):
+        callers_commands(reading, since)
 
 
 @pytest.mark.parametrize("name", ["nothing:at_all", "ops.whatif.rules:nothing", "rules", ":"])
