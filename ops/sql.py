@@ -157,33 +157,33 @@ def _quoted(text: str) -> str:
 
 def answer(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """The names of the columns, and the rows. Raises BadQuery."""
-    try:
+    with _in_our_words():
         asked = connection.extract_statements(query)
         if len(asked) != 1 or asked[0].type != duckdb.StatementType.SELECT:
             raise BadQuery("one question at a time, and nothing but questions: SELECT, DESCRIBE, SHOW")
         found = connection.execute(asked[0])
         return [column[0] for column in found.description or ()], _rows(found)
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
-    except duckdb.Error as error:
-        raise _bad(error) from error
 
 
 def _rows(found: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    try:
+    with _in_our_words():
         while page := found.fetchmany(PAGE):
             yield from page
-    except duckdb.Error as error:
-        raise _bad(error) from error
 
 
-def _bad(error: duckdb.Error) -> BadQuery:
+@contextmanager
+def _in_our_words() -> Iterator[None]:
     """What DuckDB advises where memory runs out are settings, and those are locked."""
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return BadQuery(
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise KeyboardInterrupt from None
+    except duckdb.OutOfMemoryException as error:
+        raise BadQuery(
             f"it takes more than {MEMORY_MAX} of memory; ask for less at a time, or narrow it with where"
-        )
-    return BadQuery(str(error))
+        ) from error
+    except duckdb.Error as error:
+        raise BadQuery(str(error)) from error
 
 
 def _print(found: tuple[list[str], Iterator[tuple[Any, ...]]], format_: Format) -> None:
