@@ -174,19 +174,22 @@ def test_three_generations_of_an_event_are_sealed_verified_and_audited_alike(
     monkeypatch.setattr(seal, "SECONDS", 0.0)
     public = ensure_key(ours.keys, "sealer", "shop.example")
     sealed_by_a_sealer(ours, topics, sum(one.topic == "t.events.inventory" for one in log.records))
-    bundle = str(tmp_path / "old.zip")
+    bundle, third = str(tmp_path / "old.zip"), tmp_path / "StockAdjusted.avsc"
+    third.write_text(json.dumps(generations.THIRD))
 
     asked = [
         CliRunner().invoke(audit, argv)
         for argv in (
             ["export", "--sku", "85123A", "-o", bundle],
-            ["verify", bundle, "--key", str(public)],
+            ["verify", bundle, "--key", str(public), "--schema", str(third)],
             ["stock", "85123A", "--format", "csv"],
         )
     ]
 
     assert [one.exit_code for one in asked] == [0, 0, 0], [one.output for one in asked]
     assert "3 records verified" in asked[1].stdout
+    strange = CliRunner().invoke(audit, ["verify", bundle, "--key", str(public)])
+    assert (strange.exit_code, "StockAdjusted was never released so" in strange.output) == (1, True)
     assert [row["reason"] for row in csv.DictReader(asked[2].stdout.splitlines())] == REASONS
 
 
