@@ -22,7 +22,7 @@ from api.problems import (
 from schemas.codec import Codec
 from schemas.decisions import Decided
 from schemas.language import Message as Command
-from schemas.meta import CommandMeta
+from schemas.meta import CommandMeta, Micros
 from schemas.topics import Topics
 
 IN_FLIGHT_MAX = 2_000
@@ -59,13 +59,23 @@ class _Outgoing:
 
 @dataclass(eq=False, slots=True)
 class _Flight:
-    """A command on its way, and who waits for its answer."""
+    """A command on its way, and who waits for its answer. `not_after` is that of the record that was sent."""
 
     command_id: str
     fingerprint: str
+    not_after: Micros
     waiting: list[Answer] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
     delivered: bool = False
+
+    def is_answered_by(self, decided: Decided) -> bool:
+        """Whether this is what became of the command, and not of an earlier record under the same key whose sender has
+        gone: one with another body, or one that came too late when this one is still in time.
+        """
+        if decided.fingerprint != self.fingerprint:
+            return False
+        is_expired = decided.rejection is not None and decided.rejection.kind == "expired"
+        return not is_expired or decided.recorded_at > self.not_after
 
 
 class Intake:
@@ -153,7 +163,7 @@ class Intake:
     ) -> _Flight:
         self._admit(meta.command_id)
         outgoing = self._outgoing(aggregate, key, command, meta)
-        flight = _Flight(meta.command_id, meta.fingerprint)
+        flight = _Flight(meta.command_id, meta.fingerprint, meta.not_after)
         flight.timer = loop.call_later(CONFIRMED_WITHIN_S, self._look_after, flight)
         self._flights[flight.command_id] = flight
         if not self._departing:
@@ -281,7 +291,7 @@ class Intake:
         self.answered += len(decided)
         for one in decided:
             flight = self._flights.get(one.command_id)
-            if flight is not None:
+            if flight is not None and flight.is_answered_by(one):
                 self._end(flight, one)
 
     # In the reader's thread.

@@ -29,7 +29,7 @@ from schemas.decisions import Decided, Decisions
 from schemas.meta import CommandMeta, Micros, derived_id
 from schemas.topics import Topics
 from streams.topic_admin import delete_topics, ensure_topics
-from tests.api.conftest import accepted
+from tests.api.conftest import accepted, rejected
 from tests.soonest import soonest
 
 CODEC = Codec()
@@ -176,6 +176,66 @@ async def test_another_body_under_a_running_key_is_refused(intake: Intake, respo
         await ask(intake, replace(meta, fingerprint="other"))
 
     assert await running is not None
+
+
+async def test_who_asks_hears_nothing_of_another_body_under_the_same_key(
+    intake: Intake, responder: Responder
+):
+    """The first was given up before it was decided; the second is sent meanwhile."""
+    responder.silent = True
+    first = meta_of("five", intake)
+    second = replace(first, fingerprint="other")
+    asked = asyncio.create_task(ask(intake, second))
+    await until(lambda: any(c.meta == second for c in responder.seen))
+    responder.answer(accepted(first))
+    responder.answer(rejected(second, "CommandReused", "unprocessable"))
+
+    decided = await asked
+    assert decided is not None
+    assert decided.rejection is not None
+    assert decided.rejection.type == "CommandReused"
+
+
+async def test_a_right_retry_hears_nothing_of_a_wrong_one(intake: Intake, responder: Responder):
+    responder.silent = True
+    right = meta_of("six", intake)
+    asked = asyncio.create_task(ask(intake, right))
+    await until(lambda: any(c.meta == right for c in responder.seen))
+    responder.answer(rejected(replace(right, fingerprint="other"), "CommandReused", "unprocessable"))
+    responder.answer(accepted(right))
+
+    decided = await asked
+    assert decided is not None
+    assert decided.outcome == "accepted"
+
+
+async def test_an_earlier_record_that_came_too_late_does_not_end_a_retry_that_is_in_time(
+    intake: Intake, responder: Responder
+):
+    responder.silent = True
+    retry = meta_of("seven", intake)
+    asked = asyncio.create_task(ask(intake, retry))
+    await until(lambda: any(c.meta == retry for c in responder.seen))
+    responder.answer(rejected(retry, "CommandExpired", "expired"))  # recorded when the retry was sent
+    responder.answer(accepted(retry))
+
+    decided = await asked
+    assert decided is not None
+    assert decided.outcome == "accepted"
+
+
+async def test_a_command_that_came_too_late_itself_is_told_so(intake: Intake, responder: Responder):
+    responder.silent = True
+    late = meta_of("eight", intake)
+    asked = asyncio.create_task(ask(intake, late))
+    await until(lambda: any(c.meta == late for c in responder.seen))
+    expired = rejected(late, "CommandExpired", "expired")
+    responder.answer(replace(expired, recorded_at=Micros(late.not_after + 1)))
+
+    decided = await asked
+    assert decided is not None
+    assert decided.rejection is not None
+    assert decided.rejection.kind == "expired"
 
 
 async def test_a_hundred_callers_are_all_answered(intake: Intake, responder: Responder):
