@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,6 +19,7 @@ from api.readings import OwnReading, ReadingOf, Views
 from api.shapes import VISIBLE_ASCII, Body, Currency, Id, Quantity, Sku, SkuInPath
 from projections import cart, product
 from projections.order import sealed_as_json
+from projections.view import Served
 from schemas.cart import (
     AddItemsToCart,
     CartItem,
@@ -114,7 +116,13 @@ async def create_cart(errand: Customers, body: NewCart = NewCart()) -> Response:
 @routes.get("/{cart_id}", **reading(EXAMPLE))
 async def read_cart(cart_id: Id, asked: Owners) -> Response:
     """The cart with its lines and their sum."""
-    return asked.shown(asked.of_owner(await cart.by_id(asked.redis, cart_id, asked.after)))
+    read = partial(cart.by_id, asked.redis, cart_id)
+    found = await asked.own(cart_stream(cart_id), read, _owner_of)
+    return asked.shown(found)
+
+
+def _owner_of(found: Served) -> str:
+    return str(found.document()["owner"])
 
 
 @routes.post("/{cart_id}/items", **writing(cart_id=CART_ID))

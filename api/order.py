@@ -1,5 +1,7 @@
 """Orders: what became of a checkout."""
 
+from functools import partial
+from operator import itemgetter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,7 +16,7 @@ from api.readings import OwnReading, ReadingOf
 from api.shapes import Body, Cursor, Id, Limit, Nothing, Subject
 from projections import order
 from schemas.cart import cart_stream
-from schemas.order import CancelOrder, ShipOrder
+from schemas.order import CancelOrder, ShipOrder, order_stream
 
 routes = APIRouter(prefix="/v1", tags=["order"])
 
@@ -57,8 +59,9 @@ class Cancellation(Body):
 @routes.get("/orders/{order_id}", **reading(EXAMPLE))
 async def read_order(order_id: Id, asked: Readers, request: Request) -> Response:
     """The order with its lines, its money and its goods. Its contact is null if none was given, or if it is `erased`."""
-    found = await order.find(asked.cassandra, order_id, asked.after)
-    if found is None or not asked.may_see(found["owner"]):
+    read = partial(order.find, asked.cassandra, order_id)
+    found = await asked.own(order_stream(order_id), read, itemgetter("owner"))
+    if found is None:
         return asked.shown(None)
     if found["contact"] is not None:
         await _open(found, vault_of(request))

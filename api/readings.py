@@ -1,6 +1,8 @@
 """A reading: one read as it was asked for, and how a stored document answers it."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 from fastapi import Request, Response
 
@@ -9,9 +11,14 @@ from api.problems import MalformedRequestError, NotFoundError
 from api.security import Guard, Principal
 from api.shapes import JSON
 from projections.cassandra_store import CassandraReader
+from projections.receipt import NotCaughtUp, of_kinds
 from projections.redis_store import RedisReader
 from projections.view import Served
 from schemas.values import Position
+
+Found = TypeVar("Found")
+Read: TypeAlias = Callable[[Sequence[Position]], Awaitable[Found | None]]
+"""A read of one document that waits for these positions first; raises NotCaughtUp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +71,34 @@ class OwnReading(Reading):
 
     principal: Principal
 
-    def of_owner(self, served: Served | None) -> Served | None:
-        """The document, if it belongs to who reads."""
-        if served is None or self._sees_all:
-            return served
-        return served if self.may_see(served.document()["owner"]) else None
+    async def own(self, stream: str, read: Read[Found], owner_of: Callable[[Found], str]) -> Found | None:
+        """The document of `stream` as of the receipt, if it belongs to who reads; raises what `read` raises.
+
+        Another's is waited for in no case: how long that takes would tell its version. Nor is any other stream that
+        the receipt names, for it may be another's, and is no part of this document.
+        """
+        after = self._after(stream)
+        if after and self._is_anothers(await read(()), owner_of):
+            return None
+        try:
+            found = await read(after)
+        except NotCaughtUp:
+            if self._is_anothers(await read(()), owner_of):
+                return None
+            raise
+        return None if self._is_anothers(found, owner_of) else found
+
+    def _is_anothers(self, found: Found | None, owner_of: Callable[[Found], str]) -> bool:
+        return found is not None and not self.may_see(owner_of(found))
+
+    def _after(self, stream: str) -> list[Position]:
+        """What the receipt says of the stream; raises ForeignReceipt if it knows no stream of this kind."""
+        ours = of_kinds(self.after, [stream.partition("/")[0]])
+        return [position for position in ours if position.stream == stream]
 
     def may_see(self, owner: str) -> bool:
         """A customer sees nobody else's."""
-        return self._sees_all or self.principal.subject == owner
-
-    @property
-    def _sees_all(self) -> bool:
-        return self.principal.role != "customer"
+        return self.principal.role != "customer" or self.principal.subject == owner
 
 
 async def open_reading(request: Request) -> Reading:

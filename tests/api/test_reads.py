@@ -1,20 +1,38 @@
 """Stored documents are served as they are, to whom they belong, and not before they show what was asked for."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
 from api.readings import Views
+from projections import order
 from projections.cassandra_store import CassandraReader, CassandraSettings
+from projections.receipt import NotCaughtUp
 from projections.redis_store import RedisReader, RedisSettings
 from schemas.cart import CartCreated, ItemAddedToCart
 from schemas.meta import Micros
+from schemas.values import Position
 from tests.api.conftest import BEN, Shelf, Window, accepted
 from tests.soonest import soonest
 
 CART = "7c0f6d9e-8f8e-5d6b-9a53-3b1a4f0c7d11"
+OTHER = "1d1c3a64-2f0a-5b0e-9d51-0c6f4e1b2a33"
 NEVER = Micros(4_000_000_000_000_000)
+
+
+def noted_waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Position, ...]]:
+    """What Redis is asked to wait for from now on."""
+    waited: list[tuple[Position, ...]] = []
+
+    async def caught_up(self: RedisReader, after: Sequence[Position], *views: object) -> None:
+        if after:
+            waited.append(tuple(after))
+
+    monkeypatch.setattr(RedisReader, "caught_up", caught_up)
+    return waited
 
 
 async def test_anybody_sees_a_product_and_its_version(window: Window, shelf: Shelf):
@@ -43,6 +61,70 @@ async def test_a_cart_is_its_owners_alone(window: Window, shelf: Shelf):
     foreign = await window.ask("GET", f"/v1/carts/{CART}", by=("customer", "eve"))
 
     assert [own.status, foreign.status] == [200, 404]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_anothers_cart_is_a_404_at_once_whatever_version_is_asked_for(
+    window: Window, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, version: int
+):
+    await shelf.happened("cart", 1, CartCreated(CART, "ben", "GBP", NEVER))
+    waited = noted_waits(monkeypatch)
+    receipt = f"cart/{CART}@{version}"
+    foreign = await window.ask("GET", f"/v1/carts/{CART}", by=("customer", "eve"), daybook_after=receipt)
+
+    assert (foreign.status, waited) == (404, [])
+
+
+async def test_a_cart_that_turns_out_to_be_anothers_while_it_is_waited_for_is_a_404(
+    window: Window, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+):
+    async def caught_up(self: RedisReader, after: Sequence[Position], *views: object) -> None:
+        if after:
+            await shelf.happened("cart", 1, CartCreated(CART, "ben", "GBP", NEVER))
+            raise NotCaughtUp(tuple(after))
+
+    monkeypatch.setattr(RedisReader, "caught_up", caught_up)
+    receipt = f"cart/{CART}@2"
+    foreign = await window.ask("GET", f"/v1/carts/{CART}", by=("customer", "eve"), daybook_after=receipt)
+
+    assert foreign.status == 404
+
+
+async def test_ones_own_cart_waits_for_no_other_that_the_receipt_names(
+    window: Window, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+):
+    await shelf.happened("cart", 1, CartCreated(CART, "ben", "GBP", NEVER))
+    waited = noted_waits(monkeypatch)
+    receipt = f"cart/{CART}@1, cart/{OTHER}@9"
+    own = await window.ask("GET", f"/v1/carts/{CART}", by=BEN, daybook_after=receipt)
+
+    assert (own.status, waited) == (200, [(Position(f"cart/{CART}", 1),)])
+
+
+async def test_anothers_order_is_a_404_whatever_version_is_asked_for(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+):
+    """The order is at version 7; who may see it waits for the eighth in vain."""
+
+    async def find(reader: CassandraReader, order_id: str, after: Sequence[Position]) -> dict[str, Any]:
+        if any(position.version > 7 for position in after):
+            raise NotCaughtUp(tuple(after))
+        return {"owner": "ben", "contact": None, "version": 7}
+
+    monkeypatch.setattr(order, "find", find)
+    nothing: Any = None
+    window.app.state.views = Views(nothing, nothing)
+    told = {
+        (subject, version): (
+            await window.ask(
+                "GET", f"/v1/orders/{CART}", by=("customer", subject), daybook_after=f"order/{CART}@{version}"
+            )
+        ).status
+        for subject in ("ben", "eve")
+        for version in (7, 8)
+    }
+
+    assert told == {("ben", 7): 200, ("ben", 8): 503, ("eve", 7): 404, ("eve", 8): 404}
 
 
 async def test_what_became_of_a_command_is_for_its_sender_alone_in_the_role_that_sent_it(
