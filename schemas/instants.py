@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from schemas.meta import DAY, Micros
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 class BadInstant(ValueError):
-    """Neither a day nor a time with an offset; the message says so of the text."""
+    """No day and no time with an offset, or one outside the years 1 to 9999 in UTC; the message says so of the text."""
 
 
 def first_moment(text: str) -> Micros:
@@ -22,9 +23,12 @@ def first_moment(text: str) -> Micros:
         raise _bad(text)
     try:
         at = datetime.fromisoformat(text)
-        return Micros((at - _EPOCH) // _MICROSECOND)
+        is_in_calendar = _FIRST <= at <= _LAST  # its offset may take it out
     except (ValueError, TypeError, OverflowError):  # TypeError: it has no offset
         raise _bad(text) from None
+    if not is_in_calendar:
+        raise BadInstant(f"{text[:40]!r} lies outside the years 1 to 9999 in UTC")
+    return Micros((at - _EPOCH) // _MICROSECOND)
 
 
 def last_moment(text: str) -> Micros:

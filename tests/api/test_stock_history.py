@@ -94,6 +94,26 @@ async def test_movements_are_found_by_period_actor_and_reason(window: Window, bo
     assert await versions(window, "reason=damaged") == []
 
 
+@pytest.mark.parametrize(
+    ("period", "status"),
+    [
+        ("from=9999-12-31T23:59:59-23:59", 422),
+        ("from=0001-01-01T00:00:00%2B23:59", 422),
+        ("to=9999-12-31T23:59:59-23:59", 422),
+        ("to=0001-01-01T00:00:00%2B23:59", 422),
+        ("from=0001-01-01&to=9999-12-31", 200),
+        ("from=9999-12-31T23:59:59.999999Z", 200),
+    ],
+)
+@pytest.mark.parametrize("by", ["recorded", "occurred"])
+async def test_a_period_may_reach_as_far_as_the_calendar_and_no_farther(
+    window: Window, books: Ledger, by: str, period: str, status: int
+):
+    answered = await window.ask("GET", f"/v1/inventory/A/history?by={by}&{period}", by=AUDITOR)
+
+    assert answered.status == status
+
+
 async def test_movements_as_csv_name_their_next_page_in_a_link(window: Window, books: Ledger):
     path = "/v1/inventory/A/history"
     answered = await window.ask("GET", f"{path}?limit=2", by=AUDITOR, accept="text/csv")
