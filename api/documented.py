@@ -59,6 +59,7 @@ _DESCRIPTION_OF: Mapping[int, str] = {
     401: "No bearer token (or, of a webhook, no signature), or none of ours.",
     403: "Not for this role.",
     404: "No such thing, or somebody else's.",
+    408: "The body was not here within 10 s.",
     409: "It is in a state that does not allow this.",
     412: "The stream is at another version than If-Match says.",
     413: "The body is over 256 KB.",
@@ -186,7 +187,7 @@ def writing(*, created: bool = False, **ids: str) -> dict[str, Any]:
     }
     if created:
         answers[201] = _answer("Created.", written, _DECIDED | _LOCATION)
-    problems = _problems(400, 401, 403, 404, 409, 412, 413, 422, 500, 503)
+    problems = _problems(400, 401, 403, 404, 408, 409, 412, 413, 422, 500, 503)
     return {
         "status_code": 201 if created else 200,
         "responses": answers | problems,
@@ -242,7 +243,7 @@ def notified(notice: type[BaseModel], example: Mapping[str, Any]) -> dict[str, A
     ]
     return {
         "status_code": 204,
-        "responses": _problems(401, 413, 422, 500, 503),
+        "responses": _problems(401, 408, 413, 422, 500, 503),
         "openapi_extra": {"requestBody": body, "parameters": headers},
     }
 

@@ -10,6 +10,7 @@ ProblemError
 ├── NotFoundError               404
 │   └── UnknownProductError
 ├── MethodNotAllowedError       405
+├── BodyTooSlowError            408
 ├── BodyTooLargeError           413
 ├── InvalidRequestError         422  readable, but not allowed
 │   ├── CommandReusedError
@@ -118,6 +119,13 @@ class MethodNotAllowedError(ProblemError):
     """This path has other methods; Allow names them."""
 
     status = 405
+
+
+class BodyTooSlowError(ProblemError):
+    """The body was not here within 10 s. Nothing was sent."""
+
+    status = 408
+    headers: ClassVar = {"Connection": "close"}  # or the rest of it would be waited for
 
 
 class BodyTooLargeError(ProblemError):
@@ -277,15 +285,22 @@ def _sentence(one: Any) -> str:
 
 _REFUSED_BY_FRAMEWORK: Mapping[int, type[ProblemError]] = {
     cls.status: cls
-    for cls in (MalformedRequestError, NotFoundError, MethodNotAllowedError, BodyTooLargeError)
+    for cls in (
+        MalformedRequestError,
+        NotFoundError,
+        MethodNotAllowedError,
+        BodyTooSlowError,
+        BodyTooLargeError,
+        OverloadedError,
+    )
 }
 
 
 async def tell_http(request: Request, error: HTTPException) -> Response:
-    """The framework's own refusals: unknown route, wrong method, a body too large or not readable."""
+    """The framework's own refusals: unknown route, wrong method, a body too large, too slow or not readable."""
     cls = _REFUSED_BY_FRAMEWORK.get(error.status_code, MalformedRequestError)
     name, detail = cls.__name__.removesuffix("Error"), str(error.detail)
-    headers = dict(error.headers or {})
+    headers = {**cls.headers, **(error.headers or {})}
     if error.status_code == MethodNotAllowedError.status:
         headers["Allow"] = ", ".join(sorted(_methods_here(request)))
     return _written(request, name, error.status_code, detail, headers=headers)

@@ -45,7 +45,7 @@ async def test_openapi_documents_every_route_with_its_problems_and_an_example(wi
     ]
     assert len(writes) == 13
     for operation in writes:
-        assert {"200", "202", "400", "401", "403", "404", "409", "412", "413", "422", "503"} <= set(
+        assert {"200", "202", "400", "401", "403", "404", "408", "409", "412", "413", "422", "503"} <= set(
             operation["responses"]
         )
         assert "Idempotency-Key" in [parameter["name"] for parameter in operation["parameters"]]
