@@ -13,7 +13,10 @@ Place: TypeAlias = tuple[str, int]
 AT_REST = 1 << 62
 """The cut behind which all lies: the log is at rest, whatever is open now stays open."""
 
-Kind: TypeAlias = Literal["claim", "money", "order"]
+SAGAS_WITHIN_US = 10 * 60 * 1_000_000
+"""So long a word may take from one aggregate to another: the sagas that carry it may be away."""
+
+Kind: TypeAlias = Literal["checkout", "claim", "money", "order", "reminder"]
 
 
 @dataclass

@@ -5,8 +5,10 @@ from typing import Any
 
 from ops.audit.breaches import Breaches
 from ops.audit.chains import Batches, Chains, End
+from ops.audit.checkouts import Checkouts
 from ops.audit.desk import AT_REST, Deadlines, Desk
 from ops.audit.effects import Effects
+from ops.audit.open_orders import OpenOrders
 from ops.audit.stock import StockBooks
 from ops.audit.tables import Books, BooksInMemory
 from ops.audit.tally import Tally
@@ -52,6 +54,8 @@ class LawBook:
         self.effects = Effects(self._desk)
         self._stock = StockBooks(self._desk, self._deadlines)
         self._trade = TradeBooks(self._desk, self._deadlines)
+        self._orders = OpenOrders(self._desk, self._deadlines)
+        self._checkouts = Checkouts(self._desk, self._deadlines)
         self._tally = tally
         self.events = 0
 
@@ -72,16 +76,25 @@ class LawBook:
         return record
 
     def finish(
-        self, now: int, ledger: Iterable[Mapping[str, Any]] | None = None, acknowledged: Iterable[str] = ()
+        self,
+        now: int,
+        ledger: Iterable[Mapping[str, Any]] | None = None,
+        acknowledged: Iterable[str] = (),
+        *,
+        settled: bool = False,
     ) -> dict[str, str]:
         """The verdicts at `now`, in microseconds.
 
         `ledger` is the payment provider's, if there is one; `acknowledged` are the positions (`stream@version`)
-        that callers hold receipts for.
+        that callers hold receipts for. `settled` says that you have waited until nothing was owed any more: then what
+        an order or a cart still waits for is a breach, however soon it would ask again.
         """
         self._judge(AT_REST, now)
         self.effects.check_acknowledged(self._chains.version_of, acknowledged)
         self._stock.check_sums()
+        if settled:
+            self._orders.check_settled()
+            self._checkouts.check_closed()
         if ledger is not None:
             self._trade.compare_with_provider(ledger)
         return self._breaches.verdicts(LAWS_OF_THE_LOG)
@@ -104,10 +117,15 @@ class LawBook:
         self._trade.judge(cut)
         self._stock.judge(cut, self._trade.placed_at)
         for kind, key in self._deadlines.missed(now):
-            if kind == "claim":
-                self._stock.miss(key)
-            else:
-                self._trade.miss(kind, key)
+            match kind:
+                case "claim":
+                    self._stock.miss(key)
+                case "checkout":
+                    self._checkouts.miss(key, self._trade.placed_at)
+                case "reminder":
+                    self._orders.miss(key)
+                case _:
+                    self._trade.miss(kind, key)
 
     def _feed_event(
         self, topic: str, partition: int, aggregate: str, name: str, record: dict[str, Any], value: bytes
@@ -124,3 +142,7 @@ class LawBook:
             self._stock.fold(name, record)
         elif aggregate in ("order", "payment"):
             self._trade.fold(name, record)
+        if aggregate == "order":
+            self._orders.fold(name, record)
+        elif aggregate == "cart":
+            self._checkouts.fold(name, record)

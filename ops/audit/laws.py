@@ -74,6 +74,20 @@ _LAWS = (
                 "at every event",
             ),
             Balance(("expires_at",), "it leaves `placed` by then", "by the log's own time"),
+            Balance(
+                ("checked out", "placed"),
+                "a cart that is checked out becomes that order within ten minutes",
+                "by the log's own time",
+            ),
+            Balance(
+                ("checked out", "closed"),
+                "a cart is reopened or completed for the order as which it is checked out",
+                "at every event",
+            ),
+            Balance(
+                ("remind_at",), "an order that waits for anything asks again by then", "by the log's own time"
+            ),
+            Balance(("waiting",), "no order waits for anything, no cart stays checked out", "at rest"),
         ),
     ),
     Law(
@@ -102,6 +116,16 @@ _LAWS = (
             Balance(
                 ("held", "owed"),
                 "an ended order that holds money says that it owes it",
+                "by the log's own time",
+            ),
+            Balance(
+                ("captured", "amount"),
+                "an order that says it was charged was: captured = amount",
+                "at every cut",
+            ),
+            Balance(
+                ("confirmed", "captured"),
+                "a confirmed order that is not charged asks again by its `remind_at`",
                 "by the log's own time",
             ),
             Balance(("log", "provider"), "the provider's own ledger tells the same", "at rest"),

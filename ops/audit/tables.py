@@ -16,7 +16,7 @@ from streams.state_store import bounded_options
 
 V = TypeVar("V")
 
-FORMAT = f"1/{sys.version_info.major}.{sys.version_info.minor}"
+FORMAT = f"2/{sys.version_info.major}.{sys.version_info.minor}"
 """What lies on the disk was written by this code: marshal promises nothing to another Python."""
 
 REMEMBERED_BYTES = 1 << 20

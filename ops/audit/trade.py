@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from ops.audit.desk import AT_REST, Deadlines, Desk, Kind, Matters
+from ops.audit.desk import AT_REST, SAGAS_WITHIN_US, Deadlines, Desk, Kind, Matters
 from ops.audit.wire import Record
 
 OrderState: TypeAlias = Literal["placed", "confirmed", "rejected", "cancelled"]
@@ -14,9 +14,6 @@ _VERBS = ("authorization", "capture", "void", "refund")
 Sums: TypeAlias = dict[str, int]
 """Minor units by verb."""
 _Fold: TypeAlias = Callable[[Record], object]
-
-SAID_WITHIN_US = 10 * 60 * 1_000_000
-"""So long an ended order may hold money without saying that it owes it: the word takes the saga's way."""
 
 
 def _no_money() -> Sums:
@@ -32,6 +29,7 @@ class _Order:
     expires_at: int
     state: OrderState = "placed"
     was_confirmed: bool = False
+    was_charged: bool = False
     owes_money: bool = False
     settled: bool = False
 
@@ -69,6 +67,7 @@ class TradeBooks:
             "OrderConfirmed": lambda event: self._end(event, "confirmed", ("placed",)),
             "OrderRejected": lambda event: self._end(event, "rejected", ("placed",)),
             "OrderCancelled": lambda event: self._end(event, "cancelled", ("placed", "confirmed")),
+            "OrderCaptured": self._charge,
             "OrderPaymentOrphaned": self._owe,
             "OrderReturnRequested": self._owe,
             "OrderMoneyReturned": self._return,
@@ -102,15 +101,11 @@ class TradeBooks:
         Until such an order ends and says what it owes it has time; asked at rest, it has had it.
         """
         for order_id, at in self._touched.overdue(cut):
-            if (
-                self._payments_of.get(order_id)
-                and self._check_charges(order_id)
-                and self._holds_in_silence(order_id)
-            ):
+            if self._check_charges(order_id) and self._holds_in_silence(order_id):
                 if cut == AT_REST:
                     self.miss("money", order_id)
                 else:
-                    self._deadlines.expect("money", order_id, at + SAID_WITHIN_US)
+                    self._deadlines.expect("money", order_id, at + SAGAS_WITHIN_US)
 
     def miss(self, kind: Kind, order_id: str) -> None:
         """An order did not end, or did not say that it owes money, although its time was up."""
@@ -165,6 +160,11 @@ class TradeBooks:
         order.was_confirmed = order.was_confirmed or state == "confirmed"
         order.owes_money = event.get("money", "none") != "none"
 
+    def _charge(self, event: Record) -> None:
+        order = self._order(event)
+        if order is not None:
+            order.was_charged = True
+
     def _owe(self, event: Record) -> None:
         order = self._order(event)
         if order is not None and event["money"] != "none":
@@ -215,7 +215,9 @@ class TradeBooks:
     # What both must agree on, once both are read: the two topics may be seen in any order.
 
     def _check_charges(self, order_id: str) -> bool:
-        """Whether it was charged at most what it comes to, and only if it was confirmed."""
+        """Whether it is there at all. It was charged what it comes to if it says so, never more, and only if it was
+        confirmed.
+        """
         captured = sum(payment.moved["capture"] for payment in self._payments_for(order_id))
         order, cause = self._orders.get(order_id), {"stream": f"order/{order_id}"}
         if order is None:
@@ -223,6 +225,9 @@ class TradeBooks:
             return False
         if captured > order.amount:
             self._breaches.add("5", f"order/{order_id} of {order.amount} was charged {captured}", cause)
+        if order.was_charged and captured < order.amount:
+            what = f"order/{order_id} says that it was charged {order.amount}, and its payments {captured}"
+            self._breaches.add("5", what, cause)
         if captured and not order.was_confirmed:
             self._breaches.add(
                 "5", f"order/{order_id} was {order.state}, never confirmed, and charged {captured}", cause

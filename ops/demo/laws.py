@@ -33,10 +33,10 @@ def check_laws(
     Raises LogNotReadError where Kafka does not give the log.
     """
     with open_log(bootstrap, prefix) as log:
-        tally = Tally()
+        now, tally = time.time_ns() // 1_000, Tally()
         book = LawBook(reader, int(grace_s * 1_000_000), tally=tally)
         _read(log, book, lambda: watch(tally))
-        verdicts = book.finish(time.time_ns() // 1_000, ledger, acknowledged)
+        verdicts = book.finish(now, ledger, acknowledged)
     deleted = _deleted(log)
     return dict(sorted((verdicts | {"7": _judge_views(find_view_errors)} | deleted).items()))
 

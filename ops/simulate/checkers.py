@@ -73,7 +73,7 @@ def _law_book(evidence: Evidence) -> list[str]:
         for position in heard.decided.positions
         if position.stream.startswith(STREAM_OF[heard.aggregate])
     ]
-    found = book.finish(evidence.now, evidence.ledger, told)
+    found = book.finish(evidence.now, evidence.ledger, told, settled=True)
     return [f"law {law}: {said}" for law, said in found.items() if said != HOLDS]
 
 

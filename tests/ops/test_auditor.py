@@ -251,6 +251,31 @@ async def test_what_was_due_while_no_writer_was_there_is_nobodys_fault(audit: Au
     assert await audit.catch_up() == []
 
 
+async def test_an_order_that_asks_no_more_is_named_by_the_logs_own_time(audit: Audit, shelf: Shelf):
+    for order in ("o", "settled"):
+        place(shelf.log, order)
+        tell(shelf.log, order, "OrderRejected", reason="stock", money="none", cart="reopen")
+    tell(shelf.log, "settled", "OrderSettled")
+    assert await audit.catch_up() == []
+    audit.kill()
+    audit.start()
+    for _ in range(12):  # its writer is awake, and passes it by
+        shelf.log.after(9)
+        tell(shelf.log, "settled", "OrderContactErased")
+    assert await audit.catch_up() == ["order/o has ended and is not settled, and does not ask again"]
+
+
+async def test_an_order_that_goes_on_asking_is_no_breach_and_a_writer_that_was_away_asks_late(
+    audit: Audit, shelf: Shelf
+):
+    place(shelf.log, "o")
+    tell(shelf.log, "o", "OrderRejected", reason="stock", money="none", cart="reopen")
+    for seconds in (60, 61, 62, 5 * 3600, 60):
+        shelf.log.after(seconds)
+        tell(shelf.log, "o", "OrderReturnRequested", money="none", cart="reopen")
+    assert await audit.catch_up() == []
+
+
 async def test_an_order_half_way_is_no_breach(audit: Audit, shelf: Shelf):
     place(shelf.log, "o", 500)
     shelf.reserve("o", 3)

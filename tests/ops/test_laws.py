@@ -1,5 +1,6 @@
 """The reader of the laws finds what is broken: for each law a log that keeps it, and planted bugs that it names."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +76,8 @@ def place(log: Log, order: str, amount: int = 500) -> None:
 
 
 def tell(log: Log, order: str, name: str, **fields: Any) -> None:
-    log.transact((f"order/{order}", name, {"order_id": order, **fields}))
+    """An event of an order; where one says when it asks again, that is in a minute."""
+    log.transact((f"order/{order}", name, {"order_id": order, "remind_at": log.now + 60 * SECOND, **fields}))
 
 
 def pay(log: Log, order: str, name: str, **fields: Any) -> None:
@@ -84,10 +86,11 @@ def pay(log: Log, order: str, name: str, **fields: Any) -> None:
     log.transact((f"payment/pay-{order}", name, fields))
 
 
-def charge(log: Log, order: str) -> None:
+def charge(log: Log, order: str, lines: Sequence[Fields] = ()) -> None:
+    """`lines` are those to be allocated with the confirmation."""
     pay(log, order, "PaymentAuthorizationRequested", key=f"authorization-{order}")
     pay(log, order, "PaymentAuthorized", key=f"authorization-{order}")
-    tell(log, order, "OrderConfirmed")
+    tell(log, order, "OrderConfirmed", lines=lines)
     pay(log, order, "PaymentCaptureRequested", key=f"capture-{order}")
     pay(log, order, "PaymentCaptured", key=f"capture-{order}")
 
@@ -121,6 +124,8 @@ def test_an_order_from_the_shelf_to_the_door_breaks_no_law(shelf: Shelf):
     charge(log, "o")
     shelf.allocate("o", 3, from_reserved=3)
     shelf.ship("o", 3)
+    tell(log, "o", "OrderCaptured", amount=500)
+    tell(log, "o", "OrderCartClosed", how="completed")
     log.after(3600)
     assert (
         log.broken(ledger=[row("authorization", "o"), row("capture", "o")], acknowledged=["order/o@2"]) == {}
@@ -213,6 +218,7 @@ def test_a_refusal_of_units_that_were_there_breaks_law_2(shelf: Shelf):
 def test_a_reservation_asked_for_too_late_may_be_refused(shelf: Shelf):
     place(shelf.log, "o")
     tell(shelf.log, "o", "OrderRejected", reason="timeout", money="none")
+    tell(shelf.log, "o", "OrderSettled")
     shelf.log.after(601)
     shelf.refuse("o", 3, available=10)
     assert shelf.log.broken() == {}
