@@ -10,9 +10,11 @@ import psutil
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not marked so
 
+from ops.audit.log_reader import open_log
 from ops.audit.views import ReadSide
 from ops.demo.performance import everybody, provider_ledger, read_side
-from ops.faults.verdict import RowIsRed, until
+from ops.faults.checkers import is_owed
+from ops.faults.verdict import CLOCK, RowIsRed, until
 from ops.local_stack import QUIETLY, SERVERS
 from ops.processes import Started
 from ops.roles import ROLES
@@ -25,6 +27,7 @@ from schemas.topics import Topics
 
 STILL_FOR_S = 3.0
 QUIET_WITHIN_S = 90.0
+SETTLED_WITHIN_S = 90.0
 REPLACED_WITHIN_S = 60.0
 ANSWER_S = 5.0
 ROLE_MB_MAX = 300.0
@@ -147,6 +150,18 @@ class House:
         return {name: round(rss_mb, 1) for name, rss_mb in self._rss_mb.items()}
 
     def await_quiet(self) -> None:
+        """Until nobody writes anything and no order waits for anything: its reminder asks again, once a minute.
+
+        What is still owed after so long `examine` names.
+        """
+        self._await_still()
+        ends_at = time.monotonic() + SETTLED_WITHIN_S * CLOCK.patience
+        while self._is_owed() and time.monotonic() < ends_at:
+            self._say("waiting: nothing is owed any more")
+            time.sleep(STILL_FOR_S)
+            self._await_still()
+
+    def _await_still(self) -> None:
         """Until all are well, each command was taken, and nobody has written anything for some seconds."""
         seen, since = self._ends(), time.monotonic()
 
@@ -158,6 +173,10 @@ class House:
             return time.monotonic() - since > STILL_FOR_S
 
         until(is_still, QUIET_WITHIN_S, "the log is at rest", self._say)
+
+    def _is_owed(self) -> bool:
+        with open_log(self.settings.kafka, self.topics.prefix, ("events",), ("cart", "order")) as log:
+            return is_owed(log.values())
 
     def _ends(self) -> Mapping[tuple[str, int], int]:
         """Of every partition that the roles write, markers included; empty while Kafka cannot say."""

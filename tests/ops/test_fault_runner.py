@@ -7,20 +7,23 @@ from pathlib import Path
 import pytest
 import typer
 
+from ops.audit.log_reader import Value
 from ops.audit.wire import AvscReader
 from ops.demo.progress import Teller
-from ops.faults import cli
+from ops.faults import cli, house
 from ops.faults.checkers import (
     SAFE,
     Evidence,
     SagaOrder,
     acknowledged,
     at_most_once,
+    is_owed,
     no_other_effect,
     not_applied,
     unsafe_settings,
 )
 from ops.faults.history import Attempt, History, Outage, shares
+from ops.faults.house import House
 from ops.faults.kafka_proxy import without_topic
 from ops.faults.matrix import ROWS
 from ops.faults.power_loss import CHECKPOINT, batches, lose_power
@@ -30,6 +33,7 @@ from ops.faults.verdict import NotShown, RowIsRed, demand, until
 from ops.running import RunsAlready
 from ops.settings import from_environment
 from schemas.topics import Topics
+from tests.written_log import Log
 
 
 @pytest.fixture(autouse=True)
@@ -250,6 +254,57 @@ def test_a_doubt_stays_one_until_a_writer_has_spoken():
     assert found.counts() == {"unknown": 1}
     told.refuse(by_writer=True)
     assert found.counts() == {"fail": 1}
+
+
+# At rest.
+
+
+class AHouse(House):
+    """One that stands still at once, and owes something as often as it was told to."""
+
+    owed = 0
+
+    def _await_still(self) -> None:
+        pass
+
+    def _is_owed(self) -> bool:
+        self.owed -= 1
+        return self.owed >= 0
+
+
+def test_stillness_is_no_rest_while_an_order_waits_for_its_reminder(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(house, "STILL_FOR_S", 0.0)
+    found = AHouse(from_environment(), lambda _: None)
+    found.owed = 3
+    found.await_quiet()
+    assert found.owed == -1
+
+
+def test_what_is_owed_for_ever_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(house, "SETTLED_WITHIN_S", 0.0)
+    monkeypatch.setattr(house, "STILL_FOR_S", 0.0)
+    found = AHouse(from_environment(), lambda _: None)
+    found.owed = 1_000
+    found.await_quiet()
+    assert found.owed >= 998
+
+
+def test_an_order_is_owed_something_until_it_is_settled_and_a_cart_until_it_is_closed():
+    log = Log()
+    assert not owes(log)
+    log.transact(("cart/c", "CartCheckedOut", {"cart_id": "c", "order_id": "o"}))
+    assert owes(log)
+    log.transact(("cart/c", "CartReopened", {"cart_id": "c", "order_id": "o"}))
+    assert not owes(log)
+    log.transact(("order/o", "OrderRejected", {"order_id": "o"}))
+    assert owes(log)
+    log.transact(("order/o", "OrderSettled", {"order_id": "o"}))
+    assert not owes(log)
+
+
+def owes(log: Log) -> bool:
+    events = [one for one in log.records if ".events." in one.topic]
+    return is_owed(Value(one.topic, one.partition, one.value, offset) for offset, one in enumerate(events))
 
 
 # What was answered.
