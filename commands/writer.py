@@ -23,7 +23,7 @@ from schemas.language import AGGREGATES
 from schemas.letters import DeadLetter
 from schemas.meta import NO_HASH, SECOND, CommandMeta, Micros, RecordMeta, derived_id
 from schemas.position import POSITION_PATH, WriterPosition
-from schemas.topics import RECORD_BYTES_MAX, Topics
+from schemas.topics import RECORD_BYTES_MAX, STREAM_NAME_MAX, Topics
 from schemas.values import Position
 
 CACHE_BYTES = 50_000
@@ -39,6 +39,9 @@ LETTER_VALUE_BYTES = RECORD_BYTES_MAX - 100_000
 
 REASON_CHARS = 1_000
 
+TEXT_CHARS_MAX = 1_000
+"""An outcome repeats what the command says of itself, so no text in a command's meta may be longer."""
+
 RETRY_AFTER = 60 * SECOND
 """A deadline whose command failed for a fault of ours is tried again after so long."""
 
@@ -46,6 +49,7 @@ DUE_MAX = 200
 """Deadlines that one batch takes on."""
 
 NEVER = Micros(1 << 62)
+FAULT = "a fault of ours; it has no effect, and somebody is told"
 NO_TRACE = ""
 
 
@@ -206,9 +210,13 @@ class Writer:
             return f"{type(body).__name__} is no command of {self.partition.aggregate}"
         if not is_command_id(meta.command_id):
             return f"{meta.command_id!r} is no command id"
+        if too_long := _too_long_in(meta):
+            return f"its {too_long} is longer than any of ours"
         if meta.stream != body.stream:
             return f"meta says {meta.stream}, the command {body.stream}"
         for key in _keys_of(body):
+            if len(key) > STREAM_NAME_MAX:
+                return f"a key of {len(key)} characters is none of ours"
             if self._topics.partition_of(key) != self.partition.number:
                 return f"{key} does not live in partition {self.partition.number}"
         return ""
@@ -319,7 +327,8 @@ class Writer:
         key = unfit.key[:LETTER_KEY_BYTES]
         value = unfit.value[:LETTER_VALUE_BYTES]
         where = ("commands", unfit.topic, self.partition.number, unfit.offset)
-        letter = DeadLetter(*where, unfit.stream, unfit.reason, key, value, released=False)
+        reason = unfit.reason[:REASON_CHARS]
+        letter = DeadLetter(*where, unfit.stream, reason, key, value, released=False)
         name = unfit.offset if unfit.offset >= 0 else unfit.stream
         letter_key = f"commands/{unfit.topic}/{self.partition.number}/{name}".encode()
         return Output(
@@ -334,7 +343,7 @@ class Writer:
         return {"stream": str(self.partition), "recorded_at": staged.now, "batch_id": staged.batch_id}
 
     def _check_sizes(self, staged: Staged, outputs: Sequence[Output]) -> None:
-        large = [o for o in outputs if o.value is not None and len(o.value) > RECORD_BYTES_MAX]
+        large = [o for o in outputs if len(o.value or b"") + len(o.key or b"") > RECORD_BYTES_MAX]
         if not large:
             return
         streams = {_stream_of_output(o, staged) for o in large if o.kind in ("events", "state")}
@@ -548,11 +557,14 @@ class _Batch:
 
     def _repeat(self, asked: Asked, first: Decided) -> None:
         """The first outcome again, for whoever asks now; another body under the same id is refused."""
-        if asked.meta.fingerprint == first.fingerprint:
-            self._repeated.append(_readdressed(first, asked.meta))
-        else:
+        if asked.meta.fingerprint != first.fingerprint:
             rejection = CommandReused("this Idempotency-Key was used before, with another request")
             self._repeated.append(self._outcome(asked, rejection, Answer()))
+        elif asked.meta.command_id in self._too_large:
+            # It just fitted with the first caller's `reply_to`, and does not with this one's.
+            self._repeated.append(self._outcome(asked, InternalError(FAULT), Answer()))
+        else:
+            self._repeated.append(_readdressed(first, asked.meta))
 
     def _decide(self, asked: Asked) -> None:
         meta = asked.meta
@@ -654,7 +666,7 @@ class _Batch:
             # Nobody waits for a deadline's outcome: it is not written down, so that it can be tried again.
             self._failed_due.append(asked.due_key)
         else:
-            self._note(asked, InternalError("a fault of ours; it has no effect, and somebody is told"))
+            self._note(asked, InternalError(FAULT))
 
     def _outcome(
         self, asked: Asked, rejection: Rejection | None, answer: Answer, events: Sequence[Event] = ()
@@ -744,6 +756,16 @@ def _keys_of(command: Command) -> Iterable[str]:
     kind, key = command.stream.split("/", 2)[:2]
     others = [line.sku for line in getattr(command, "lines", ())] if kind == "stock" else []
     return {key, *others}
+
+
+def _too_long_in(meta: CommandMeta) -> str:
+    """The name of a field that is longer than any of ours, or nothing."""
+    if len(meta.stream.encode()) > STREAM_NAME_MAX:
+        return "stream"
+    for name, value in vars(meta).items():
+        if isinstance(value, str) and len(value) > TEXT_CHARS_MAX:
+            return name
+    return ""
 
 
 def _stream_of_output(output: Output, staged: Staged) -> str:

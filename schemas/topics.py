@@ -11,6 +11,9 @@ DECISIONS_RETENTION_MS = 7 * DAY_MS
 RECORD_BYTES_MAX = 900_000
 """No record of ours is larger; Kafka's own limit (1 MB) leaves room for its headers."""
 
+STREAM_NAME_MAX = 512
+"""Bytes. A record of a stream with a longer name is none of ours."""
+
 _FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _SAFE = {"unclean.leader.election.enable": "false"}
 _SETTINGS: Mapping[str, Mapping[str, str]] = {

@@ -255,6 +255,12 @@ def an_event() -> bytes:
     return CODEC.encode(event, vars(event_meta(event, 1)))
 
 
+def an_adjustment_that_says(**of_itself: str) -> bytes:
+    """Well-formed, and yet no client of ours writes such a text."""
+    body = AdjustStock(SKU, MAIN, 1, "found", "", None)
+    return CODEC.encode(body, command_meta(body, new_id()) | of_itself)
+
+
 def unknown_fingerprint() -> bytes:
     value = an_adjustment()
     return value[:2] + b"\x01\x02\x03\x04\x05\x06\x07\x08" + value[10:]
@@ -277,6 +283,13 @@ POISON = {
         "",
     ),
     "a_receipt_of_no_lines": (SKU.encode(), without_lines(ReceiveStock, document="delivery 1"), ""),
+    "a_long_stream": (SKU.encode(), an_adjustment_that_says(stream="s" * 460_000), "its stream is longer"),
+    "a_long_address": (SKU.encode(), an_adjustment_that_says(reply_to="api/" * 230_000), "its reply_to is"),
+    "a_long_fingerprint": (
+        SKU.encode(),
+        an_adjustment_that_says(fingerprint="f" * 920_000),
+        "its fingerprint",
+    ),
 }
 
 

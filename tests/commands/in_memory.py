@@ -19,6 +19,15 @@ CODEC = Codec()
 TOPICS = Topics("test", 2)
 
 
+SENT_BYTES_MAX = 1_000_000
+"""librdkafka's bound of what it sends at once, also of one record with its key and headers."""
+
+
+def size_of(output: Output) -> int:
+    headers = sum(len(name) + len(text) for name, text in output.headers)
+    return len(output.key or b"") + len(output.value or b"") + headers
+
+
 class MemoryJournal:
     """Implements `commands.journal.Journal`: everything is written at once, or nothing when `fails` says so."""
 
@@ -30,11 +39,11 @@ class MemoryJournal:
         self.fails = 0
         self._next: dict[Partition, int] = defaultdict(int)
 
-    def send(self, aggregate: str, value: bytes | None, key: str | None, number: int) -> None:
+    def send(self, aggregate: str, value: bytes | None, key: str | bytes | None, number: int) -> None:
         partition = Partition(aggregate, number)
         offset = self._next[partition]
         self._next[partition] += 1
-        self.inbox.append(Received(partition, offset, key.encode() if key else None, value))
+        self.inbox.append(Received(partition, offset, key.encode() if isinstance(key, str) else key, value))
 
     def receive(self, limit: int, wait_s: float) -> Sequence[Received]:
         if self.reassign is not None:
@@ -68,6 +77,7 @@ class MemoryJournal:
         if self.fails:
             self.fails -= 1
             return None
+        assert all(size_of(output) <= SENT_BYTES_MAX for output in outputs), "Kafka refuses such a record"
         for output in outputs:
             self.logs[output.kind, output.partition].append(output)
         self.positions |= positions

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from commands import inventory
 from commands.journal import JournalLostError, LogDamagedError, Output, OutputKind, Partition
 from commands.registry import DECIDERS
+from commands.rejections import UnknownStockItem
+from commands.writer import TEXT_CHARS_MAX
+from ops.faults.log_rows import POISON
 from ops.simulate.stores import Disk
 from schemas.cart import ClearCart, CreateCart
 from schemas.inventory import (
@@ -26,6 +29,7 @@ from schemas.inventory import (
     stock_stream,
 )
 from schemas.meta import DAY, MINUTE, NO_HASH, SECOND, Micros, derived_id
+from schemas.topics import RECORD_BYTES_MAX
 from schemas.values import MAIN, Line
 from tests.commands.in_memory import CODEC, TOPICS, Desk, MemoryJournal
 
@@ -186,6 +190,70 @@ def test_poison_becomes_a_letter_and_the_partition_goes_on(value: bytes, key: st
     assert desk.ask("inventory", receipt(5), an_id(1)).outcome == "accepted"
     (letter,) = desk.letters()
     assert reason in letter.reason
+
+
+@pytest.mark.parametrize("kind", POISON)
+def test_what_f22_writes_among_commands_is_one_letter_also_after_a_restart(kind: str):
+    desk = Desk()
+    key, value, reason = POISON[kind]
+    desk.journal.send("inventory", value, key, HERE.number)
+    assert desk.ask("inventory", receipt(5), an_id(1)).outcome == "accepted"
+    desk.restart(Disk())
+    assert desk.ask("inventory", receipt(5), an_id(2)).outcome == "accepted"
+    (letter,) = desk.letters()
+    assert reason in letter.reason
+    assert (letter.topic, letter.offset) == (TOPICS.commands("inventory"), 0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["traceparent", "reply_to", "correlation_id", "causation_id", "actor_kind", "actor_id", "fingerprint"],
+)
+def test_a_command_with_a_longer_text_about_itself_than_any_of_ours_becomes_a_letter(name: str):
+    desk = Desk()
+    longest: dict[str, Any] = {name: "x" * TEXT_CHARS_MAX}
+    assert desk.ask("inventory", receipt(5), an_id(1), **longest).outcome == "accepted"
+    desk.send("inventory", receipt(5), an_id(2), **{name: "x" * (TEXT_CHARS_MAX + 1)})
+    desk.handler.turn()
+    assert [letter.reason for letter in desk.letters()] == [f"its {name} is longer than any of ours"]
+
+
+def test_a_line_whose_sku_is_longer_than_any_streams_name_makes_a_letter_of_its_command():
+    desk = Desk()
+    lines = (ReceiptLine(SKU, 1), ReceiptLine("s" * 400_000, 1))
+    desk.send("inventory", ReceiveStock(MAIN, "delivery", lines), an_id(1))
+    desk.handler.turn()
+    assert "400000 characters" in desk.letters()[0].reason
+
+
+def test_a_record_that_only_its_key_makes_too_large_costs_that_command_only():
+    """A claim's path names the order, and so does the claim."""
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1))
+    told = desk.ask("inventory", reservation(desk, "o" * 800_000), an_id(2))
+    assert told.rejection is not None
+    assert told.rejection.type == "InternalError"
+    assert "larger than" in desk.letters()[0].reason
+
+
+def test_an_outcome_that_is_too_large_only_when_it_is_repeated_stops_nobody():
+    padding = 890_000
+
+    def decide(state: Any, command: Any, context: Any) -> Any:
+        return UnknownStockItem("x" * padding)
+
+    def last_size() -> int:
+        return len(desk.journal.logs["decisions", HERE][-1].value or b"")
+
+    desk = Desk(deciders={**DECIDERS, "inventory": replace(inventory.DECIDER, decide=decide)})
+    desk.ask("inventory", receipt(5), an_id(1))
+    padding += RECORD_BYTES_MAX - last_size()
+    desk.ask("inventory", receipt(5), an_id(2))
+    assert last_size() == RECORD_BYTES_MAX
+    elsewhere = "api/" + "another" * 10
+    told = desk.ask("inventory", receipt(5), an_id(2), reply_to=elsewhere)
+    assert told.rejection is not None
+    assert (told.reply_to, told.rejection.type) == (elsewhere, "InternalError")
 
 
 def test_a_command_without_lines_becomes_a_letter():
