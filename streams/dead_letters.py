@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from schemas.codec import Codec, UndecodableError
 from schemas.letters import DeadLetter
 from schemas.meta import Micros, RecordMeta, derived_id
-from schemas.topics import Topics
+from schemas.topics import STREAM_NAME_MAX, Topics
 from streams.kafka_clients import producer_config
 from streams.record_producer import Outgoing, RecordProducer
 from streams.topic_reader import read_to_end, reader_of
@@ -34,6 +34,8 @@ RELEASE_FAILED = "release failed"
 RELEASED = "released"
 PARKED = "parked behind an earlier letter of its stream"
 LETTER_VALUE_MAX = 800_000
+LETTER_KEY_MAX = 1_000
+REASON_CHARS_MAX = 1_000
 PARKED_MAX = 100_000
 TAIL_POLL_S = 0.5
 RELEASE_TIMEOUT_S = 30.0
@@ -158,12 +160,13 @@ class DeadLetters:
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
         """Returns when they are acknowledged; raises NotDelivered."""
-        for letter in letters:
+        fitting = [_fitting(letter) for letter in letters]
+        for letter in fitting:
             log.warning(
                 "dead letter", consumer=letter.consumer, topic=letter.topic, partition=letter.partition,
                 offset=letter.offset, stream=letter.stream, reason=letter.reason, released=letter.released,
             )  # fmt: skip
-        await self._producer.send([_outgoing(self._codec, self._topic, letter) for letter in letters])
+        await self._producer.send([_outgoing(self._codec, self._topic, letter) for letter in fitting])
 
     def waiting(self, parking: Parking, count: int) -> list[DeadLetter]:
         """The first `count` letters that wait, in their stream's order and whole; reads the topic, so not on a loop."""
@@ -179,7 +182,7 @@ class DeadLetters:
 
     def _whole(self, letter: DeadLetter) -> DeadLetter:
         """A letter that was cut gets its record's bytes back, from where the record lies, if it still does."""
-        if len(letter.value) < LETTER_VALUE_MAX:
+        if len(letter.value) < LETTER_VALUE_MAX and len(letter.key) < LETTER_KEY_MAX:
             return letter
         try:
             found = next(read_to_end(self._kafka, letter.topic, letter.partition, letter.offset), None)
@@ -189,7 +192,7 @@ class DeadLetters:
             return letter  # the topic begins behind it by now
         if found is None or found.offset() != letter.offset:
             return letter
-        return replace(letter, value=found.value() or b"")
+        return replace(letter, key=found.key() or b"", value=found.value() or b"")
 
     def _letters(self, offset: int) -> Iterable[DeadLetter]:
         for message in read_to_end(self._kafka, self._topic, offset=offset):
@@ -257,15 +260,26 @@ def _letter_in(codec: Codec, message: Message) -> DeadLetter | None:
         body = codec.decode(message.value() or b"").body
     except UndecodableError:
         return None
-    return body if isinstance(body, DeadLetter) else None
+    return body if isinstance(body, DeadLetter) and len(body.stream) <= STREAM_NAME_MAX else None
+
+
+def _fitting(letter: DeadLetter) -> DeadLetter:
+    """The letter with each part cut to its bound, so that there is one of whatever Kafka took."""
+    reason = letter.reason[:REASON_CHARS_MAX]
+    if len(letter.value) > LETTER_VALUE_MAX:
+        # The whole record stays where it is: events are kept for ever, and the letter says where.
+        reason += f" (the letter holds the first {LETTER_VALUE_MAX} of {len(letter.value)} bytes)"
+    return replace(
+        letter,
+        stream=letter.stream.encode()[:STREAM_NAME_MAX].decode(errors="ignore"),
+        reason=reason,
+        key=letter.key[:LETTER_KEY_MAX],
+        value=letter.value[:LETTER_VALUE_MAX],
+    )
 
 
 def _outgoing(codec: Codec, topic: str, letter: DeadLetter) -> Outgoing:
     key = letter_key(letter)
-    if len(letter.value) > LETTER_VALUE_MAX:
-        # The whole record stays where it is: events are kept for ever, and the letter says where.
-        cut = f"{letter.reason} (the letter holds the first {LETTER_VALUE_MAX} of {len(letter.value)} bytes)"
-        letter = replace(letter, value=letter.value[:LETTER_VALUE_MAX], reason=cut)
     meta = RecordMeta(letter.stream, Micros(time.time_ns() // 1_000), derived_id(key.decode()))
     headers = {"type": b"DeadLetter", "stream": letter.stream.encode()}
     return Outgoing(topic, 0, key, codec.encode(letter, vars(meta)), headers)

@@ -11,10 +11,8 @@ from schemas.codec import HEADER_BYTES, MARKER, Codec, Decoded, UndecodableError
 from schemas.decisions import Decisions
 from schemas.language import AGGREGATES
 from schemas.letters import DeadLetter
-from schemas.topics import RECORD_BYTES_MAX, Topics
+from schemas.topics import RECORD_BYTES_MAX, STREAM_NAME_MAX, Topics
 from streams.dead_letters import PARKED, ParkedStreams
-
-STREAM_NAME_MAX = 512
 
 
 class Decoder(Protocol):
@@ -72,6 +70,8 @@ class Intake:
             raise UnfitError(str(error)) from error
         if type(decoded.body) not in expected.bodies:
             raise UnfitError(f"{type(decoded.body).__name__} does not belong on {topic}")
+        if len(decoded.meta.stream.encode()) > STREAM_NAME_MAX:
+            raise UnfitError(f"the name of its stream has more than {STREAM_NAME_MAX} bytes")
         return decoded
 
 

@@ -40,9 +40,10 @@ from schemas.language import META_OF
 from schemas.letters import DeadLetter
 from schemas.meta import Micros, derived_id
 from schemas.resolution import encode_sample, samples_of
+from schemas.topics import STREAM_NAME_MAX
 from schemas.values import MAIN, Position
 from streams.dead_letters import ParkedStreams, _letter_in
-from streams.intake import STREAM_NAME_MAX, Intake, UnfitError, expected_on, stream_in_headers
+from streams.intake import Intake, UnfitError, expected_on, stream_in_headers
 from streams.payments import ProviderRequest, UnreadableAnswerError, Verb, read_answer
 from streams.schema_registry import LearningDecoder, _schema_in
 from tests.commands.in_memory import CODEC, TOPICS, Desk

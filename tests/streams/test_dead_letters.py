@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
@@ -16,17 +17,21 @@ from schemas.cart import ExpireCart, cart_stream
 from schemas.codec import MARKER, Codec
 from schemas.letters import DeadLetter
 from schemas.meta import CommandMeta, Micros
+from schemas.topics import RECORD_BYTES_MAX, STREAM_NAME_MAX, Topics
 from streams.dead_letters import (
     LETTER_VALUE_MAX,
     PARKED,
     RELEASE_ASKED,
     RELEASE_FAILED,
     RELEASED,
+    DeadLetters,
     ParkedStreams,
     note,
     release,
 )
 from streams.deliveries import stream_of
+from streams.intake import Intake, UnfitError, expected_on
+from streams.record_producer import Outgoing, RecordProducer
 from tests.streams.listening import CODEC, Shelf, event, until
 
 A = cart_stream("a").encode()
@@ -43,6 +48,12 @@ def command_on_an_event_topic() -> bytes:
     return CODEC.encode(ExpireCart("a"), vars(meta))
 
 
+def event_of(stream: str) -> bytes:
+    """An event whose meta names another stream than its body."""
+    decoded = CODEC.decode(event("a", 1)[0])
+    return CODEC.encode(decoded.body, vars(decoded.meta) | {"stream": stream})
+
+
 POISONS = {
     "random bytes": (os.urandom(64), b"a", "not Avro single-object encoding"),
     "an unknown fingerprint": (MARKER + b"12345678" + b"rest", b"a", "no schema with fingerprint"),
@@ -52,6 +63,8 @@ POISONS = {
     "a key that is no text": (event("a", 1)[0], b"\xff\xfe", "the key is not UTF-8"),
     "no value": (None, b"a", "no value"),
     "almost a megabyte": (bytes(1_000_000), b"a", "bytes are more than"),
+    "a stream with a long name": (event_of("cart/" + "s" * 300_000), b"a", "the name of its stream"),
+    "a long key": (b"garbage", b"k" * 1_000_000, "not Avro single-object encoding"),
 }
 
 
@@ -71,6 +84,7 @@ async def test_poison_becomes_a_letter_and_parks_its_stream_and_nothing_else(poi
     assert second.reason == PARKED
     assert first.offset < second.offset
     assert first.value == (value or b"")[: len(first.value)]
+    assert first.key == (key or b"")[: len(first.key)]
 
 
 async def test_a_record_that_names_no_stream_is_lettered_and_passed_over(pen, listening):
@@ -266,6 +280,43 @@ async def test_an_unknown_fingerprint_is_looked_up_before_it_is_poison(pen, list
     async with listening.to(shelf.apply, shelf.positions):
         await until(lambda: shelf.at.get((pen.topic, 0)) == 1)
     assert learned[-1] == "CartExpired"
+
+
+@pytest.mark.parametrize("unit", ["x", "\U00010400"])
+async def test_there_is_a_letter_of_whatever_kafka_took(unit: str):
+    """No part of it is bounded by anybody but us; a reason may repeat a record's text."""
+    outbox = Outbox()
+    long = unit * 1_000_000
+    bytes_ = long.encode()[:1_000_000]
+    where = ("views", "events", 0, 7)
+    letters = DeadLetters("nowhere", Topics("test"), CODEC, cast("RecordProducer", outbox))
+    await letters.write([DeadLetter(*where, long, long, bytes_, bytes_, released=False)])
+    (written,) = outbox.sent
+    parts = [written.key, written.value, *written.headers.values()]
+    assert sum(map(len, parts)) <= RECORD_BYTES_MAX
+    letter = CODEC.decode(written.value).body
+    assert (letter.topic, letter.partition, letter.offset) == where[1:]
+    assert all(whole.startswith(part) for whole, part in ((long, letter.stream), (bytes_, letter.key)))
+    assert f"the first {LETTER_VALUE_MAX} of 1000000 bytes" in letter.reason
+
+
+def test_a_record_may_be_applied_whose_stream_has_the_longest_name_and_no_longer_one():
+    topics = Topics("test")
+    intake = Intake(CODEC, expected_on(topics))
+    longest = "cart/" + "s" * (STREAM_NAME_MAX - 5)
+    assert intake.read(topics.events("cart"), b"a", event_of(longest)).meta.stream == longest
+    with pytest.raises(UnfitError, match="more than 512 bytes"):
+        intake.read(topics.events("cart"), b"a", event_of(longest + "s"))
+
+
+class Outbox:
+    """Stands in for the producer: what was given to it lies here."""
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+
+    async def send(self, records: Sequence[Outgoing]) -> None:
+        self.sent += records
 
 
 def letter(offset: int, reason: str = "poison", stream: str = "cart/a") -> DeadLetter:
