@@ -33,6 +33,9 @@ DECISIONS_BYTES = 400_000
 """About so large may a decisions record become before the next one is begun."""
 
 UNFIT_MAX = 1_000
+UNFIT_VALUE_BYTES = 4_000
+"""So much is kept of what restoring finds: all of it waits in memory, and is lettered in one transaction."""
+
 LETTER_KEY_BYTES = 1_000
 LETTER_VALUE_BYTES = RECORD_BYTES_MAX - 100_000
 """So much of an unfit record stands in its letter; the whole lies where the letter says."""
@@ -444,12 +447,11 @@ class Writer:
             return {}
 
     def _note_unfit(self, kind: str, stored: Stored, reason: str) -> None:
-        """At most so many: a flood of strangers' records must not fill the memory; all lie where they lie."""
+        """The beginnings of so many: a flood of strangers' records must not fill the memory; all lie where they lie."""
         if len(self._unfit) < UNFIT_MAX:
             topic = f"{self._topics.prefix}.{kind}.{self.partition.aggregate}"
-            self._unfit.append(
-                Unfit(topic, stored.offset, stored.key or b"", stored.value or b"", "", reason)
-            )
+            key, value = (stored.key or b"")[:LETTER_KEY_BYTES], (stored.value or b"")[:UNFIT_VALUE_BYTES]
+            self._unfit.append(Unfit(topic, stored.offset, key, value, "", reason[:REASON_CHARS]))
 
     def resume(self, events_end: int, decisions_end: int) -> WriterPosition:
         """Take up the clock; `events_end` and `decisions_end` are where the next batch will be written.

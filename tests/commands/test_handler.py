@@ -14,7 +14,7 @@ from commands import inventory
 from commands.journal import JournalLostError, LogDamagedError, Output, OutputKind, Partition
 from commands.registry import DECIDERS
 from commands.rejections import UnknownStockItem
-from commands.writer import TEXT_CHARS_MAX
+from commands.writer import TEXT_CHARS_MAX, UNFIT_VALUE_BYTES
 from ops.faults.log_rows import POISON
 from ops.simulate.stores import Disk
 from schemas.cart import ClearCart, CreateCart
@@ -31,7 +31,7 @@ from schemas.inventory import (
 from schemas.meta import DAY, MINUTE, NO_HASH, SECOND, Micros, derived_id
 from schemas.topics import RECORD_BYTES_MAX
 from schemas.values import MAIN, Line
-from tests.commands.in_memory import CODEC, TOPICS, Desk, MemoryJournal
+from tests.commands.in_memory import CODEC, TOPICS, Desk, MemoryJournal, size_of
 
 SKU = "85123A"
 HERE = Partition("inventory", TOPICS.partition_of(SKU))
@@ -274,6 +274,19 @@ def test_a_strangers_record_in_our_own_topics_becomes_a_letter_when_they_are_rea
     desk.restart(Disk())
     assert desk.ask("inventory", receipt(5), an_id(2)).outcome == "accepted"
     assert [letter.topic for letter in desk.letters()] == [f"test.{kind}.inventory"]
+
+
+def test_of_a_flood_of_strangers_large_records_only_the_beginnings_are_kept_and_lettered():
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1))
+    strange = b"\x00" * 900_000
+    desk.journal.logs["decisions", HERE] += [Output("decisions", HERE, strange, strange, ())] * 300
+    desk.restart(Disk())
+    assert desk.ask("inventory", receipt(5), an_id(2)).outcome == "accepted"
+    lettered = desk.journal.logs["dead-letters", HERE]
+    assert len(lettered) == 300
+    assert sum(map(size_of, lettered)) < 2_000_000
+    assert all(letter.value == strange[:UNFIT_VALUE_BYTES] for letter in desk.letters())
 
 
 def test_outcomes_too_large_for_one_record_are_told_one_by_one_or_as_a_fault():
