@@ -6,11 +6,11 @@ as it grows afterwards. It holds letters and notes (`released`): that a release 
 which offset letters have been applied again.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TypeAlias
 
 import structlog
@@ -36,6 +36,9 @@ PARKED = "parked behind an earlier letter of its stream"
 LETTER_VALUE_MAX = 800_000
 LETTER_KEY_MAX = 1_000
 REASON_CHARS_MAX = 1_000
+WAITING_BYTES = 20_000_000
+"""About so many bytes of letters are held at once while a stream is released."""
+
 PARKED_MAX = 100_000
 TAIL_POLL_S = 0.5
 RELEASE_TIMEOUT_S = 30.0
@@ -169,16 +172,19 @@ class DeadLetters:
         await self._producer.send([_outgoing(self._codec, self._topic, letter) for letter in fitting])
 
     def waiting(self, parking: Parking, count: int) -> list[DeadLetter]:
-        """The first `count` letters that wait, in their stream's order and whole; reads the topic, so not on a loop."""
+        """The first letters that wait, in their stream's order and whole: `count`, or fewer that are large.
+
+        Reads the topic from the first of them on, each time anew, so not on a loop.
+        """
         parked = self.parked.of(parking)
         if parked is None:
             return []
-        letters = {
-            letter.offset: letter
+        letters = (
+            letter
             for letter in self._letters(parked.since or 0)
             if _parking_of(letter) == parking and letter.offset >= parked.first and not letter.released
-        }
-        return [self._whole(letters[offset]) for offset in islice(sorted(letters), count)]
+        )
+        return [self._whole(letter) for letter in first_of(letters, count)]
 
     def _whole(self, letter: DeadLetter) -> DeadLetter:
         """A letter that was cut gets its record's bytes back, from where the record lies, if it still does."""
@@ -221,6 +227,28 @@ class DeadLetters:
             message = consumer.poll(TAIL_POLL_S)
             if message is not None and message.error() is None:
                 self._fold(message)
+
+
+def first_of(letters: Iterable[DeadLetter], count: int, bytes_max: int = WAITING_BYTES) -> list[DeadLetter]:
+    """The `count` letters with the lowest offsets, in their order, or as many as have `bytes_max` (at least one).
+
+    However many there are, no more than these are held. Of two about one record the later counts.
+    """
+    held: dict[int, DeadLetter] = {}
+    end = math.inf
+    for letter in letters:
+        if letter.offset >= end:
+            continue
+        held[letter.offset] = letter
+        while len(held) > count or (len(held) > 1 and _bytes_in(held.values()) > bytes_max):
+            # None may overtake one that finds no place, although it is small enough itself.
+            end = max(held)
+            del held[end]
+    return [held[offset] for offset in sorted(held)]
+
+
+def _bytes_in(letters: Iterable[DeadLetter]) -> int:
+    return sum([len(letter.value) for letter in letters])
 
 
 def letter_key(letter: DeadLetter) -> bytes:

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -26,6 +27,7 @@ from streams.dead_letters import (
     RELEASED,
     DeadLetters,
     ParkedStreams,
+    first_of,
     note,
     release,
 )
@@ -340,6 +342,49 @@ def test_a_letter_without_a_stream_parks_nothing():
     parked = ParkedStreams()
     parked.fold(letter(7, stream=""), 0)
     assert len(parked) == 0
+
+
+def of_size(offset: int, size: int = 0, reason: str = "poison") -> DeadLetter:
+    return replace(letter(offset, reason), value=bytes(size))
+
+
+def offsets(letters: Iterable[DeadLetter]) -> list[int]:
+    return [letter.offset for letter in letters]
+
+
+def test_a_release_takes_the_first_letters_in_whatever_order_they_were_written():
+    disorder = [3, 9, 1, 7, 9, 1, 5, 8, 2]
+    assert offsets(first_of(map(of_size, disorder), 4)) == [1, 2, 3, 5]
+    assert offsets(first_of(map(of_size, disorder), 100)) == [1, 2, 3, 5, 7, 8, 9]
+
+
+def test_of_two_letters_about_one_record_the_later_is_released():
+    (found,) = first_of([of_size(1, reason="first"), of_size(2), of_size(1, reason="again")], 1)
+    assert found.reason == "again"
+
+
+def test_a_release_holds_no_more_letters_than_it_takes_at_once():
+    """However many wait: each that is read and has no place is let go of."""
+    alive: weakref.WeakSet[DeadLetter] = weakref.WeakSet()
+    most = 0
+
+    def read() -> Iterator[DeadLetter]:
+        nonlocal most
+        for offset in [*range(500, 1_000), *range(500)]:
+            one = of_size(offset)
+            alive.add(one)
+            yield one
+            most = max(most, len(alive))
+
+    assert offsets(first_of(read(), 20)) == [*range(20)]
+    assert most <= 23
+
+
+def test_a_release_takes_fewer_letters_at_once_where_they_are_large_and_leaves_none_out():
+    sizes = {1: 10, 2: 10, 4: 90, 3: 10, 5: 10}
+    letters = [of_size(offset, size) for offset, size in sizes.items()]
+    assert offsets(first_of(letters, 10, bytes_max=100)) == [1, 2, 3]
+    assert offsets(first_of([of_size(7, 200), of_size(8, 1)], 10, bytes_max=100)) == [7]
 
 
 def test_a_stream_stays_parked_until_all_its_letters_are_applied():
