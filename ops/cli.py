@@ -156,6 +156,13 @@ def daybook() -> None:
     """Daybook: trade written down once, in order; every ledger is posted from it."""
 
 
+def in_a_folder(path: Path | None) -> Path | None:
+    """A file that is written at the end of long work: said at its beginning if it cannot be."""
+    if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise typer.BadParameter(f"nothing can be written into {path.parent}")
+    return path
+
+
 def say(message: str) -> None:
     typer.echo(message, err=True)
 

@@ -100,7 +100,7 @@ def query_of(
     known = {message.__name__ for message in META_OF}
     if unknown := sorted(set(types) - known):
         raise ValueError(f"nothing is called {', '.join(unknown)}; schemas/avsc has a file for each type")
-    return Query(
+    query = Query(
         topics=tuple(wanted),
         types=frozenset(types),
         key=key,
@@ -110,6 +110,9 @@ def query_of(
         until=None if last.isdecimal() or not last else instant_behind(last),
         by="occurred_at" if by == "occurred" else "recorded_at",
     )
+    if query.since is not None and query.until is not None and query.since >= query.until:
+        raise ValueError(f"the period ends before it begins: from {first} to {last}")
+    return query
 
 
 def _topic(topics: Topics, name: str) -> str:

@@ -51,7 +51,8 @@ class SchemaRegistry:
             if error is not None:
                 failures.append(error)
 
-        producer = Producer(producer_config(self._kafka))
+        # A coordinator that has just come up makes a producer wait: a warning of librdkafka's, and no news.
+        producer = Producer(producer_config(self._kafka) | {"log_level": 3})
         for key, value in records:
             producer.produce(self._topic, value.encode(), key.encode(), 0, on_delivery=note)
         if producer.flush(DELIVERY_TIMEOUT_MS / 1_000 + 1):

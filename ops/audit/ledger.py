@@ -90,6 +90,8 @@ def stock(
     log does not add up; 2 if it could not be asked.
     """
     with asked(form, output):
+        if not sku:
+            fail("the SKU is empty", 2)
         if (as_of or known_at) and (since or until or reason or actor or order):
             fail("--as-of and --known-at ask for balances; a period and filters ask for movements", 2)
         wanted = Wanted(*_period(since, until), by, reason, actor, order)

@@ -13,6 +13,7 @@ import typer
 
 from ops import settings
 from ops.bench.contest import ROUNDS, BenchFailed, Contest, Verdict, hold
+from ops.cli import in_a_folder
 from ops.local_stack import LocalStack, StackFailed
 from ops.settings import Settings
 
@@ -51,7 +52,9 @@ def bench(
         typer.Argument(help=f"{' | '.join(NAMES)}; all but {', '.join(LONG)} if none is named."),
     ] = "",
     *,
-    report: Annotated[Path | None, typer.Option(help="Write the figures as JSON into this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(callback=in_a_folder, help="Write the figures as JSON into this file.")
+    ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="Rounds of each side; fewer than 7 prove little.")
     ] = ROUNDS,

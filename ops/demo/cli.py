@@ -14,6 +14,7 @@ from pyarrow import ArrowInvalid
 
 from ops import settings
 from ops.audit.log_reader import LogNotReadError
+from ops.cli import in_a_folder
 from ops.demo.invoices import read_lines
 from ops.demo.performance import ClientFailed, Days, nothing_happens, perform
 from ops.demo.plan import TradePlan, plan_trade
@@ -44,7 +45,9 @@ def demo(
         ),
     ] = None,
     scarcity: Annotated[float, typer.Option(min=0, max=1, help="The share of stock that is missing.")] = 0.01,
-    report: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(callback=in_a_folder, help="Where the report goes as JSON.")
+    ] = None,
     *,
     three: Annotated[
         bool,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ops import settings
+from ops.cli import in_a_folder
 from ops.demo.progress import Teller
 from ops.faults.matrix import ROWS
 from ops.faults.rotation import rotating
@@ -30,7 +31,9 @@ def faults(
         float,
         typer.Option(min=1, help="Multiply every bound, on a machine that is busy; the report says so."),
     ] = 1.0,
-    report: Annotated[Path | None, typer.Option(help="Where the report goes as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(callback=in_a_folder, help="Where the report goes as JSON.")
+    ] = None,
 ) -> None:
     """Kill, freeze, cut off and lie to real processes while callers trade; then hold the log against what they heard.
 

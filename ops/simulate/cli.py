@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ops.cli import in_a_folder
 from ops.simulate.faults import KINDS
 from ops.simulate.planted import BUGS
 from ops.simulate.runs import Run
@@ -70,7 +71,8 @@ def simulate(
     seeds: Annotated[int, typer.Option(min=1, help="So many seeds, one after another.")] = SEEDS,
     seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1,
     report: Annotated[
-        Path | None, typer.Option(help="Where the report goes as JSON, now and then too.")
+        Path | None,
+        typer.Option(callback=in_a_folder, help="Where the report goes as JSON, now and then too."),
     ] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="So many processes; all cores by default.")] = None,
     *,
