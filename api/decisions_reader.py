@@ -2,13 +2,15 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.codec import Codec, UndecodableError
+from schemas.avro import schema_in
+from schemas.codec import Codec, UndecodableError, UnknownFingerprintError
 from schemas.decisions import Decided, Decisions
 from schemas.topics import Topics
 
@@ -16,6 +18,8 @@ ASKED = ("catalog", "inventory", "cart", "order", "payment")
 """The aggregates whose commands come in through the API."""
 
 BATCH_MAX = 500
+UNREAD_MAX = 100
+"""Records of ours whose schema has not been heard of; the oldest is forgotten first."""
 POLL_S = 0.25
 ASK_KAFKA_S = 5.0
 TRY_AGAIN_S = 0.5
@@ -31,6 +35,8 @@ class WrongPartitionsError(Exception):
 class DecisionsReader:
     """One thread and one consumer that is in no group. `ready` is set once every position is resolved: an answer
     to a command that is sent later cannot be missed. `hand_over` is called in the thread, once per batch.
+
+    It follows the topic `schemas` too, from its beginning: another release may answer in a newer shape.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class DecisionsReader:
         self._mark = reply_to.encode()
         self._codec = codec
         self._hand_over = hand_over
+        self._unread: deque[Message] = deque(maxlen=UNREAD_MAX)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decisions-reader", daemon=True)
         self.ready = threading.Event()
@@ -77,7 +84,8 @@ class DecisionsReader:
         """Repeated while Kafka does not answer; WrongPartitionsError ends it."""
         while not self._ending.is_set():
             try:
-                consumer.assign([self._end_of(consumer, tp) for tp in self._partitions(consumer)])
+                ends = [self._end_of(consumer, tp) for tp in self._partitions(consumer)]
+                consumer.assign([TopicPartition(self._topics.schemas, 0, OFFSET_BEGINNING), *ends])
             except KafkaException as error:
                 log.warning("decisions_not_resolved", error=str(error))
                 self._ending.wait(TRY_AGAIN_S)
@@ -110,9 +118,20 @@ class DecisionsReader:
         if first is None:
             return
         messages = [first, *consumer.consume(BATCH_MAX, 0)]
+        if self._learn(messages):
+            # A schema is published before anything is written with it; yet between two topics there is no order.
+            messages = [*self._unread, *messages]
+            self._unread.clear()
         ours = [one for message in messages for one in self._ours(message)]
         if ours:
             self._hand_over(ours)
+
+    def _learn(self, messages: Sequence[Message]) -> bool:
+        """Whether there are schemas among them."""
+        told = [one.value() for one in messages if one.topic() == self._topics.schemas and not one.error()]
+        for schema in filter(None, map(schema_in, told)):
+            self._codec.learn(schema)
+        return bool(told)
 
     def _ours(self, message: Message) -> Sequence[Decided]:
         value = message.value()
@@ -121,6 +140,10 @@ class DecisionsReader:
             return ()
         try:
             decisions: Decisions = self._codec.decode(value).body
+        except UnknownFingerprintError as unknown:
+            log.warning("decisions_of_an_unknown_schema", fingerprint=unknown.fingerprint.hex())
+            self._unread.append(message)
+            return ()
         except UndecodableError:
             log.exception("decisions_undecodable", topic=message.topic(), offset=message.offset())
             return ()

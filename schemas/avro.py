@@ -59,6 +59,17 @@ def _fingerprint(canonical: str) -> bytes:
     return bytes.fromhex(avro_fingerprint(canonical, "CRC-64-AVRO"))
 
 
+def schema_in(value: bytes | None) -> Schema | None:
+    """What a record of the topic `schemas` says, whatever its key is; anybody's garbage there is None, and stops nobody."""
+    try:
+        schema = json.loads(value or b"")
+        fingerprint_of(schema)
+    except Exception:  # noqa: BLE001  # fastavro raises whatever the JSON makes it trip over
+        return None
+    is_record = isinstance(schema, dict) and schema.get("type") == "record"
+    return schema if is_record and isinstance(schema.get("name"), str) else None
+
+
 def write_avsc(folder: Path = AVSC) -> None:
     """Write one file for each message class, and remove what no class stands for any more."""
     folder.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from schemas.avro import Schema, fingerprint_of
+from schemas.avro import Schema, fingerprint_of, schema_in
 from schemas.codec import Codec, Datum, Decoded, UnknownFingerprintError
 from schemas.topics import Topics
 from streams.kafka_clients import DELIVERY_TIMEOUT_MS, producer_config
@@ -39,7 +39,7 @@ class SchemaRegistry:
         """Every published schema by fingerprint, read to the topic's present end; what is no schema is left out."""
         found: dict[str, Schema] = {}
         for message in read_to_end(self._kafka, self._topic):
-            schema = _schema_in(message)
+            schema = schema_in(message.value())
             if schema is not None:
                 found[fingerprint_of(schema).hex()] = schema
         return found
@@ -59,17 +59,6 @@ class SchemaRegistry:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # its public name
         if failures:
             raise KafkaException(failures[0])
-
-
-def _schema_in(message: Message) -> Schema | None:
-    """A record is taken by what it says, never by its key; anybody's garbage in the topic stops nobody."""
-    try:
-        schema = json.loads(message.value() or b"")
-        fingerprint_of(schema)
-    except Exception:  # noqa: BLE001  # fastavro raises whatever the JSON makes it trip over
-        return None
-    is_record = isinstance(schema, dict) and schema.get("type") == "record"
-    return schema if is_record and isinstance(schema.get("name"), str) else None
 
 
 class LearningDecoder:

@@ -32,7 +32,7 @@ from ops.payment_sandbox.webhooks import sign
 from ops.simulate.stores import Disk
 from projections.cursor import BadCursor, cursor_of, place_of
 from projections.receipt import parse_receipt
-from schemas.avro import released_files, schema_of
+from schemas.avro import released_files, schema_in, schema_of
 from schemas.codec import MARKER, UndecodableError
 from schemas.decisions import Decided, Decisions
 from schemas.inventory import ActiveClaim, ReceiptLine, ReceiveStock, StockItem, StockReserved
@@ -45,7 +45,7 @@ from schemas.values import MAIN, Position
 from streams.dead_letters import ParkedStreams, _letter_in
 from streams.intake import Intake, UnfitError, expected_on, stream_in_headers
 from streams.payments import ProviderRequest, UnreadableAnswerError, Verb, read_answer
-from streams.schema_registry import LearningDecoder, _schema_in
+from streams.schema_registry import LearningDecoder
 from tests.commands.in_memory import CODEC, TOPICS, Desk
 from tests.messages import COMMAND, instances, meta_for
 
@@ -249,7 +249,7 @@ def spoilt_schemas(draw: st.DrawFn) -> Any:
 @given(schema=schemas_like | spoilt_schemas() | json_values, junk=st.binary(max_size=60))
 def test_garbage_among_the_schemas_stops_nobody(schema: Any, junk: bytes):
     """What the topic `schemas` holds is learned or passed over, and its messages are undecodable at worst."""
-    learned = _schema_in(Message(json.dumps(schema).encode()))  # type: ignore[arg-type]  # a stand-in
+    learned = schema_in(json.dumps(schema).encode())
     codec = copy(CODEC)
     codec._shapes, codec._prefixes = dict(CODEC._shapes), {}
     decoder = LearningDecoder(codec, lambda: {} if learned is None else {"": learned})
@@ -265,7 +265,7 @@ def test_garbage_among_the_schemas_stops_nobody(schema: Any, junk: bytes):
 @fuzzed
 @given(value=st.binary(max_size=200))
 def test_bytes_among_the_schemas_are_none(value: bytes):
-    assert _schema_in(Message(value)) is None  # type: ignore[arg-type]  # a stand-in
+    assert schema_in(value) is None
 
 
 # What callers send.

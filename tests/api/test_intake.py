@@ -1,11 +1,13 @@
 """Commands into a real Kafka and their outcomes back; a small responder stands where the worker would."""
 
 import asyncio
+import copy
+import json
 import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -23,10 +25,12 @@ from api.problems import (
     OverloadedError,
 )
 from ops.local_stack import Addresses
+from schemas.avro import Schema, schema_of
 from schemas.cart import ClearCart, CreateCart
 from schemas.codec import Codec, Decoded
 from schemas.decisions import Decided, Decisions
 from schemas.meta import CommandMeta, Micros, derived_id
+from schemas.resolution import encode_sample
 from schemas.topics import Topics
 from streams.topic_admin import delete_topics, ensure_topics
 from tests.api.conftest import accepted, rejected
@@ -236,6 +240,40 @@ async def test_a_command_that_came_too_late_itself_is_told_so(intake: Intake, re
     assert decided is not None
     assert decided.rejection is not None
     assert decided.rejection.kind == "expired"
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+async def test_what_a_later_release_answers_is_understood_as_soon_as_its_schema_is_told(
+    intake: Intake, responder: Responder, stack: Addresses, topics: Topics, is_told_first: bool
+):
+    responder.silent = True
+    schema = with_one_field_more(f"told_first_{is_told_first}")
+    meta = meta_of(f"nine, {is_told_first}", intake)
+    asked = asyncio.create_task(ask(intake, meta))
+    await until(lambda: any(c.meta == meta for c in responder.seen))
+    answer, told = written_with(schema, accepted(meta)), json.dumps(schema).encode()
+    producer = Producer({"bootstrap.servers": stack.kafka})
+    both = [(topics.schemas, told), (topics.decisions("cart"), answer)]
+    for topic, value in both if is_told_first else reversed(both):
+        producer.produce(topic, value, b"key", 0)
+        producer.flush(60)
+
+    decided = await asyncio.wait_for(asked, 60)
+    assert decided == accepted(meta)
+
+
+def with_one_field_more(name: str) -> Schema:
+    """The schema of decisions as a later release may have it."""
+    schema = copy.deepcopy(schema_of(Decisions))
+    (decided,) = [field["type"]["items"] for field in schema["fields"] if field["name"] == "decided"]
+    decided["fields"].append({"name": name, "type": ["null", "string"], "default": None})
+    return schema
+
+
+def written_with(schema: Schema, decided: Decided) -> bytes:
+    meta = {"stream": "cart/0", "recorded_at": decided.recorded_at, "batch_id": "b"}
+    ids = UUID(decided.command_id).bytes
+    return encode_sample(schema, {"meta": meta, "ids": ids, "decided": [asdict(decided)]})
 
 
 async def test_a_hundred_callers_are_all_answered(intake: Intake, responder: Responder):
