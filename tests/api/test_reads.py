@@ -12,6 +12,7 @@ from projections import order
 from projections.cassandra_store import CassandraReader, CassandraSettings
 from projections.receipt import NotCaughtUp
 from projections.redis_store import RedisReader, RedisSettings
+from projections.view import Served
 from schemas.cart import CartCreated, ItemAddedToCart
 from schemas.meta import Micros
 from schemas.values import Position
@@ -125,6 +126,30 @@ async def test_anothers_order_is_a_404_whatever_version_is_asked_for(
     }
 
     assert told == {("ben", 7): 200, ("ben", 8): 503, ("eve", 7): 404, ("eve", 8): 404}
+
+
+async def test_a_list_of_orders_waits_for_no_order_of_another(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+):
+    waited: list[Position] = []
+
+    async def find(reader: CassandraReader, order_id: str, after: Sequence[Position] = ()) -> Any:
+        return {CART: {"owner": "ben"}, OTHER: {"owner": "eve"}}.get(order_id)
+
+    async def of_customer(
+        reader: CassandraReader, owner: str, cursor: str, limit: int, after: Sequence[Position]
+    ) -> Served:
+        waited.extend(after)
+        return Served(b"{}")
+
+    monkeypatch.setattr(order, "find", find)
+    monkeypatch.setattr(order, "of_customer", of_customer)
+    nothing: Any = None
+    window.app.state.views = Views(nothing, nothing)
+    receipt = f"order/{CART}@1, order/{OTHER}@2, order/not-there-yet@3"
+    await window.ask("GET", "/v1/customers/ben/orders", by=BEN, daybook_after=receipt)
+
+    assert waited == [Position(f"order/{CART}", 1), Position("order/not-there-yet", 3)]
 
 
 async def test_what_became_of_a_command_is_for_its_sender_alone_in_the_role_that_sent_it(
