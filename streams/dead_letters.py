@@ -235,20 +235,18 @@ def first_of(letters: Iterable[DeadLetter], count: int, bytes_max: int = WAITING
     However many there are, no more than these are held. Of two about one record the later counts.
     """
     held: dict[int, DeadLetter] = {}
-    end = math.inf
+    size, end = 0, math.inf
     for letter in letters:
         if letter.offset >= end:
             continue
+        earlier = held.get(letter.offset)
+        size += len(letter.value) - (len(earlier.value) if earlier else 0)
         held[letter.offset] = letter
-        while len(held) > count or (len(held) > 1 and _bytes_in(held.values()) > bytes_max):
+        while len(held) > count or (len(held) > 1 and size > bytes_max):
             # None may overtake one that finds no place, although it is small enough itself.
             end = max(held)
-            del held[end]
+            size -= len(held.pop(end).value)
     return [held[offset] for offset in sorted(held)]
-
-
-def _bytes_in(letters: Iterable[DeadLetter]) -> int:
-    return sum([len(letter.value) for letter in letters])
 
 
 def letter_key(letter: DeadLetter) -> bytes:
