@@ -19,8 +19,10 @@ MONTH = 31 * DAY
 
 
 def fold_of(moves: list[Moved], cutoff: Cutoff) -> Standing:
-    """The definition: the changes of all entries that count, one after the other."""
+    """The definition: the changes of all entries that count, one after the other; none for a version that is not there."""
     found, before = Standing(), Moved(0, 0)
+    if len(moves) < cutoff.version < EVER:
+        return found
     for version, moved in enumerate(moves, 1):
         if cutoff.counts(version, moved.occurred_at, moved.recorded_at):
             change = moved.sellable - before.sellable, moved.reserved - before.reserved
