@@ -23,7 +23,14 @@ from schemas.language import AGGREGATES
 from schemas.letters import DeadLetter
 from schemas.meta import NO_HASH, SECOND, CommandMeta, Micros, RecordMeta, derived_id
 from schemas.position import POSITION_PATH, WriterPosition
-from schemas.topics import RECORD_BYTES_MAX, STREAM_NAME_MAX, Topics
+from schemas.topics import (
+    LETTER_KEY_MAX,
+    LETTER_VALUE_MAX,
+    REASON_CHARS_MAX,
+    RECORD_BYTES_MAX,
+    STREAM_NAME_MAX,
+    Topics,
+)
 from schemas.values import Position
 
 CACHE_BYTES = 50_000
@@ -35,12 +42,6 @@ DECISIONS_BYTES = 400_000
 UNFIT_MAX = 1_000
 UNFIT_VALUE_BYTES = 4_000
 """So much is kept of what restoring finds: all of it waits in memory, and is lettered in one transaction."""
-
-LETTER_KEY_BYTES = 1_000
-LETTER_VALUE_BYTES = RECORD_BYTES_MAX - 100_000
-"""So much of an unfit record stands in its letter; the whole lies where the letter says."""
-
-REASON_CHARS = 1_000
 
 TEXT_CHARS_MAX = 1_000
 """An outcome repeats what the command says of itself, so no text in a command's meta may be longer."""
@@ -327,10 +328,10 @@ class Writer:
             yield self._codec.encode(Decisions(b"", tuple(part)), meta), b""
 
     def _letter(self, staged: Staged, unfit: Unfit) -> Output:
-        key = unfit.key[:LETTER_KEY_BYTES]
-        value = unfit.value[:LETTER_VALUE_BYTES]
+        key = unfit.key[:LETTER_KEY_MAX]
+        value = unfit.value[:LETTER_VALUE_MAX]
         where = ("commands", unfit.topic, self.partition.number, unfit.offset)
-        reason = unfit.reason[:REASON_CHARS]
+        reason = unfit.reason[:REASON_CHARS_MAX]
         letter = DeadLetter(*where, unfit.stream, reason, key, value, released=False)
         name = unfit.offset if unfit.offset >= 0 else unfit.stream
         letter_key = f"commands/{unfit.topic}/{self.partition.number}/{name}".encode()
@@ -450,8 +451,8 @@ class Writer:
         """The beginnings of so many: a flood of strangers' records must not fill the memory; all lie where they lie."""
         if len(self._unfit) < UNFIT_MAX:
             topic = f"{self._topics.prefix}.{kind}.{self.partition.aggregate}"
-            key, value = (stored.key or b"")[:LETTER_KEY_BYTES], (stored.value or b"")[:UNFIT_VALUE_BYTES]
-            self._unfit.append(Unfit(topic, stored.offset, key, value, "", reason[:REASON_CHARS]))
+            key, value = (stored.key or b"")[:LETTER_KEY_MAX], (stored.value or b"")[:UNFIT_VALUE_BYTES]
+            self._unfit.append(Unfit(topic, stored.offset, key, value, "", reason[:REASON_CHARS_MAX]))
 
     def resume(self, events_end: int, decisions_end: int) -> WriterPosition:
         """Take up the clock; `events_end` and `decisions_end` are where the next batch will be written.
@@ -661,7 +662,7 @@ class _Batch:
         self._decided[asked.meta.command_id] = self._outcome(asked, rejection, Answer())
 
     def _fail(self, asked: Asked, why: str) -> None:
-        reason = f"{type(asked.body).__name__} {asked.meta.command_id}: {why}"[:REASON_CHARS]
+        reason = f"{type(asked.body).__name__} {asked.meta.command_id}: {why}"[:REASON_CHARS_MAX]
         topic = self._writer.commands_topic
         self.letters.append(Unfit(topic, asked.offset, b"", b"", asked.meta.stream, reason))
         if asked.due_key:

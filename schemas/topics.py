@@ -14,6 +14,12 @@ RECORD_BYTES_MAX = 900_000
 STREAM_NAME_MAX = 512
 """Bytes. A record of a stream with a longer name is none of ours."""
 
+LETTER_KEY_MAX = 1_000
+LETTER_VALUE_MAX = RECORD_BYTES_MAX - 100_000
+"""Bytes. So much of a record stands in its dead letter, which leaves room for the rest; the whole lies where it says."""
+
+REASON_CHARS_MAX = 1_000
+
 _FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _SAFE = {"unclean.leader.election.enable": "false"}
 _SETTINGS: Mapping[str, Mapping[str, str]] = {

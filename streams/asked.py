@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from commands.decider import Command
@@ -66,8 +66,7 @@ class Asking:
 
     def new_order(self, body: PlaceOrder) -> Asked:
         """As `order`, however late: no order is there yet that would be reminded of it. One that is there says so itself."""
-        asked = self.order(body)
-        return replace(asked, meta=replace(asked.meta, not_after=FOR_EVER))
+        return self._ask("order", body.order_id, body, None, "", FOR_EVER)
 
     def cart(self, order_id: str, body: Command) -> Asked:
         return self._ask("cart", body.cart_id, body, order_stream(order_id), "")
@@ -88,14 +87,22 @@ class Asking:
             for partition, group in by_partition(lines, topics)
         ]
 
-    def _ask(self, aggregate: str, key: str, body: Command, reply_to: str | None, part: str) -> Asked:
+    def _ask(
+        self,
+        aggregate: str,
+        key: str,
+        body: Command,
+        reply_to: str | None,
+        part: str,
+        not_after: Micros | None = None,
+    ) -> Asked:
         trigger = trigger_of(self._fact)
         meta = CommandMeta(
             command_id=derived_id(trigger.id, type(body).__name__, part),
             stream=body.stream,
             traceparent=trigger.traceparent,
             issued_at=trigger.recorded_at,
-            not_after=Micros(trigger.recorded_at + PATIENCE),
+            not_after=Micros(trigger.recorded_at + PATIENCE) if not_after is None else not_after,
             occurred_at=trigger.occurred_at,
             expected_version=None,
             reply_to=reply_to,

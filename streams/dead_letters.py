@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from schemas.codec import Codec, UndecodableError
 from schemas.letters import DeadLetter
 from schemas.meta import Micros, RecordMeta, derived_id
-from schemas.topics import STREAM_NAME_MAX, Topics
+from schemas.topics import LETTER_KEY_MAX, LETTER_VALUE_MAX, REASON_CHARS_MAX, STREAM_NAME_MAX, Topics
 from streams.kafka_clients import producer_config
 from streams.record_producer import Outgoing, RecordProducer
 from streams.topic_reader import read_to_end, reader_of
@@ -33,9 +33,6 @@ RELEASE_ASKED = "release asked"
 RELEASE_FAILED = "release failed"
 RELEASED = "released"
 PARKED = "parked behind an earlier letter of its stream"
-LETTER_VALUE_MAX = 800_000
-LETTER_KEY_MAX = 1_000
-REASON_CHARS_MAX = 1_000
 WAITING_BYTES = 20_000_000
 """About so many bytes of letters are held at once while a stream is released."""
 

@@ -135,9 +135,9 @@ def told(verdict: Verdict, elapsed_s: float) -> list[str]:
 
 
 def _how_far(trees: Sequence[TreeVerdict]) -> Iterator[str]:
-    open_ended = [tree for tree in trees if tree.until is not None]
-    for tree in open_ended:
-        yield f"  {tree.origin} up to {_second((tree.until or 0) // SECOND)}; that nothing followed is not proved"
+    open_ended = [(tree.origin, tree.until) for tree in trees if tree.until is not None]
+    for origin, until in open_ended:
+        yield f"  {origin} up to {_second(until // SECOND)}; that nothing followed is not proved"
     if len(open_ended) < len(trees):
         others = "of the others" if open_ended else "of these trees"
         yield f"  {others} nothing of the period is missing"

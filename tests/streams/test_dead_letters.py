@@ -18,9 +18,8 @@ from schemas.cart import ExpireCart, cart_stream
 from schemas.codec import MARKER, Codec
 from schemas.letters import DeadLetter
 from schemas.meta import CommandMeta, Micros
-from schemas.topics import RECORD_BYTES_MAX, STREAM_NAME_MAX, Topics
+from schemas.topics import LETTER_VALUE_MAX, RECORD_BYTES_MAX, STREAM_NAME_MAX, Topics
 from streams.dead_letters import (
-    LETTER_VALUE_MAX,
     PARKED,
     RELEASE_ASKED,
     RELEASE_FAILED,
