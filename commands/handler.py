@@ -8,21 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from commands.decider import Decider
-from commands.journal import (
-    Ends,
-    Journal,
-    JournalLostError,
-    LogDamagedError,
-    OutputKind,
-    Partition,
-    ReassignedError,
-    Received,
-    Store,
-    Stored,
-)
+from commands.journal import Ends, Journal, JournalLostError, Partition, ReassignedError, Received, Store
+from commands.loading import Loading, copied_note
 from commands.writer import Encoded, Staged, TooLargeError, Writer
 from schemas.codec import Codec, Decoded
-from schemas.meta import DAY, HOUR, SECOND, Micros
+from schemas.meta import SECOND, Micros
 from schemas.topics import Topics
 
 BATCH_MAX = 1_000
@@ -36,11 +26,6 @@ WAIT_MAX_S = 0.25
 
 TRIES_MAX = 5
 """How often one batch is decided again when its transaction came to nothing."""
-
-KINDS: tuple[OutputKind, ...] = ("state", "decisions", "events")
-RESTORE_CHUNK = 2_000
-STATE_AGE_MAX = 12 * HOUR
-"""A local copy that is older is made anew: tombstones live for a day in a compacted topic, no longer."""
 
 
 @dataclass(slots=True)
@@ -78,6 +63,7 @@ class Handler:
         self._writers: dict[Partition, Writer] = {}
         self._positions: dict[Partition, int] = {}
         self._backlog: list[Received] = []
+        self._loading = Loading(journal, store, clock)
         self.turned = Turned()
 
     @property
@@ -85,18 +71,24 @@ class Handler:
         """The partitions whose commands are being decided."""
         return tuple(self._writers)
 
+    @property
+    def awaited(self) -> Sequence[Partition]:
+        """The partitions that are ours, and not served yet: their state is being loaded."""
+        return self._loading.awaited
+
     def turn(self) -> None:
-        """Once around: at most one batch, at most one transaction."""
+        """Once around: at most one batch, at most one transaction, and a piece of what is being loaded."""
         try:
             wanted = max(1, BATCH_MAX - len(self._backlog))
-            self._backlog += self._journal.receive(wanted, 0 if self._backlog else self._wait_s())
+            self._backlog += self._journal.receive(wanted, self._wait_s())
         except ReassignedError as reassigned:
-            self._backlog = []
-            self._serve_only(reassigned.partitions)
+            self._take_over(reassigned.partitions)
             return
         batch = self._take_batch()
         if batch or self._due():
             self._handle(batch)
+        if self.awaited and (ready := self._loading.go_on()):
+            self._serve_too(ready)
 
     def _take_batch(self) -> list[Received]:
         """What comes first of what was received, up to the bound; the rest waits for the next turn."""
@@ -106,6 +98,8 @@ class Handler:
         return batch
 
     def _wait_s(self) -> float:
+        if self._backlog or self.awaited:
+            return 0
         due = min((writer.next_due for writer in self._writers.values()), default=None)
         if due is None:
             return WAIT_MAX_S
@@ -174,7 +168,7 @@ class Handler:
             writer = self._writers[one.partition]
             puts |= writer.merge(one, written, ends)
             identity, state = self._journal.identity(one.partition), ends["state", one.partition]
-            puts |= _copied(identity, one.partition, one.now, state, writer.decisions_end)
+            puts |= copied_note(identity, one.partition, one.now, state, writer.decisions_end)
         self._store.write(puts)
         self._positions |= self._positions_after(staged)
         self._reschedule()
@@ -191,77 +185,23 @@ class Handler:
 
     # Taking partitions over.
 
-    def _serve_only(self, partitions: Sequence[Partition]) -> None:
+    def _take_over(self, partitions: Sequence[Partition]) -> None:
         """Fence first, then look where the logs end.
 
         The other way round, a predecessor's last transaction could still come between, and we would decide on the
         state before it: a version twice.
         """
+        self._backlog = []
         self._writers.clear()
         self._positions = dict(self._journal.fence(partitions))
-        self._writers = {partition: self._load(partition) for partition in partitions}
-        self._journal.serve(self._positions)
+        self._loading.begin([self._new_writer(partition) for partition in partitions])
 
-    def _load(self, partition: Partition) -> Writer:
+    def _new_writer(self, partition: Partition) -> Writer:
         decider = self._deciders[partition.aggregate]
-        writer = Writer(partition, decider, self._codec, self._topics, self._store, self._decode)
-        ends = self._ends(partition)
-        copied = self._copied_up_to(partition)
-        self._copy(writer.restore_state, "state", partition, copied["state"], ends["state"])
-        self._copy(writer.restore_decisions, "decisions", partition, copied["decisions"], ends["decisions"])
-        identity = self._journal.identity(partition)
-        self._store.write(_copied(identity, partition, self._clock(), ends["state"], ends["decisions"]))
-        tail = writer.resume(ends["events"], ends["decisions"])
-        try:
-            writer.check_tail(
-                tail,
-                self._journal.read("events", partition, tail.events, ends["events"]),
-                self._journal.read("decisions", partition, tail.decisions, ends["decisions"]),
-            )
-        except LogDamagedError as error:
-            if self._ends(partition) == ends:
-                raise
-            # We stood still meanwhile, and the partition has another writer.
-            raise JournalLostError(f"{partition} was written while it was loaded: {error}") from error
-        return writer
+        return Writer(partition, decider, self._codec, self._topics, self._store, self._decode)
 
-    def _ends(self, partition: Partition) -> Mapping[OutputKind, int]:
-        return {kind: self._journal.ends(kind, partition) for kind in KINDS}
-
-    def _copied_up_to(self, partition: Partition) -> Mapping[str, int]:
-        """How far this machine's copy reaches; an unusable one is deleted."""
-        value = self._store.get(_copied_key(partition))
-        identity, at, state, decisions = value.decode().split(" ") if value else ("", "0", "0", "0")
-        if identity == self._journal.identity(partition) and self._clock() - int(at) < STATE_AGE_MAX:
-            return {"state": int(state), "decisions": int(decisions)}
-        prefix = f"{partition}/".encode()
-        self._store.delete_range(prefix, prefix[:-1] + b"0")  # "0" follows "/"
-        since_ms = (self._clock() - DAY) // 1_000
-        return {"state": 0, "decisions": self._journal.start_of("decisions", partition, since_ms)}
-
-    def _copy(
-        self,
-        restore: Callable[[Stored], dict[bytes, bytes | None]],
-        kind: OutputKind,
-        partition: Partition,
-        start: int,
-        end: int,
-    ) -> None:
-        puts: dict[bytes, bytes | None] = {}
-        for stored in self._journal.read(kind, partition, start, end):
-            puts |= restore(stored)
-            if len(puts) >= RESTORE_CHUNK:
-                self._store.write(puts)
-                puts = {}
-        self._store.write(puts)
-
-
-def _copied_key(partition: Partition) -> bytes:
-    return f"{partition}/copied".encode()
-
-
-def _copied(
-    identity: str, partition: Partition, now: Micros, state: int, decisions: int
-) -> dict[bytes, bytes | None]:
-    """The note beside the copy that says how far it reaches: written in the same write as the records."""
-    return {_copied_key(partition): f"{identity} {now} {state} {decisions}".encode()}
+    def _serve_too(self, ready: Sequence[Writer]) -> None:
+        """What is received begins anew, so what was received and waits is dropped."""
+        self._backlog = []
+        self._writers |= {writer.partition: writer for writer in ready}
+        self._journal.serve({partition: self._positions[partition] for partition in self._writers})

@@ -1,6 +1,6 @@
 """The journal: all that the handler needs of Kafka, and nothing more."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 OutputKind = Literal["events", "state", "decisions", "dead-letters"]
@@ -43,8 +43,18 @@ class Stored(NamedTuple):
     value: bytes | None
 
 
-Ends = Mapping[tuple[OutputKind, Partition], int]
+Place = tuple[OutputKind, Partition]
+"""One partition of one of an aggregate's topics."""
+
+Ends = Mapping[Place, int]
 """For each topic partition that was written: the offset after the last record."""
+
+
+class Piece(NamedTuple):
+    """Some of what is read: records, in order in each place, and up to which offset each place has been read now."""
+
+    records: Sequence[tuple[Place, Stored]]
+    reached: Mapping[Place, int]
 
 
 class ReassignedError(Exception):
@@ -78,8 +88,12 @@ class Journal(Protocol):
         """The high watermark: the offset after all that any producer wrote, committed or not."""
         ...
 
-    def read(self, kind: OutputKind, partition: Partition, start: int, end: int) -> Iterable[Stored]:
-        """The committed records from offset `start` up to `end`."""
+    def read_from(self, starts: Mapping[Place, int]) -> None:
+        """Read these places from these offsets on, side by side, and no other."""
+        ...
+
+    def read_on(self, wait_s: float) -> Piece:
+        """The next committed records; waits only where there are none, for so long."""
         ...
 
     def start_of(self, kind: OutputKind, partition: Partition, since_ms: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from commands.cache import Cache
 from commands.decider import Answer, Command, Context, Deadline, Decider, Event, Record
-from commands.journal import Ends, LogDamagedError, Output, Partition, Received, Store, Stored
+from commands.journal import Ends, LogDamagedError, Output, OutputKind, Partition, Received, Store, Stored
 from commands.rejections import (
     CommandExpired,
     CommandReused,
@@ -21,7 +21,7 @@ from schemas.codec import Codec, Decoded, UndecodableError
 from schemas.decisions import ALREADY, Decided, Decisions
 from schemas.language import AGGREGATES
 from schemas.letters import DeadLetter
-from schemas.meta import NO_HASH, SECOND, CommandMeta, Micros, RecordMeta, derived_id
+from schemas.meta import NO_HASH, SECOND, CommandMeta, EventMeta, Micros, RecordMeta, derived_id
 from schemas.position import POSITION_PATH, WriterPosition
 from schemas.topics import (
     LETTER_KEY_MAX,
@@ -413,12 +413,12 @@ class Writer:
 
     # Restoring.
 
-    def restore_state(self, stored: Stored) -> dict[bytes, bytes | None]:
-        """What a record of the state topic means for this machine's disk; a stranger's means nothing."""
+    def restore(self, kind: OutputKind, stored: Stored) -> dict[bytes, bytes | None]:
+        """What a record of state or decisions means for this machine's disk; a stranger's means nothing."""
         try:
-            return self._restored(stored)
-        except (UndecodableError, UnicodeDecodeError, OverflowError) as error:
-            self._note_unfit("state", stored, str(error))
+            return self._restored(stored) if kind == "state" else self._window.restore(stored)
+        except (UndecodableError, LookupError, ValueError, OverflowError) as error:
+            self._note_unfit(kind, stored, str(error))
             return {}
 
     def _restored(self, stored: Stored) -> dict[bytes, bytes | None]:
@@ -440,13 +440,6 @@ class Writer:
             raise UndecodableError(f"{type(decoded.body).__name__} does not belong there")
         return decoded
 
-    def restore_decisions(self, stored: Stored) -> dict[bytes, bytes | None]:
-        try:
-            return self._window.restore(stored)
-        except (UndecodableError, LookupError, ValueError) as error:
-            self._note_unfit("decisions", stored, str(error))
-            return {}
-
     def _note_unfit(self, kind: str, stored: Stored, reason: str) -> None:
         """The beginnings of so many: a flood of strangers' records must not fill the memory; all lie where they lie."""
         if len(self._unfit) < UNFIT_MAX:
@@ -454,54 +447,28 @@ class Writer:
             key, value = (stored.key or b"")[:LETTER_KEY_MAX], (stored.value or b"")[:UNFIT_VALUE_BYTES]
             self._unfit.append(Unfit(topic, stored.offset, key, value, "", reason[:REASON_CHARS_MAX]))
 
-    def resume(self, events_end: int, decisions_end: int) -> WriterPosition:
+    def resume(self, events_end: int, decisions_end: int) -> "Tail":
         """Take up the clock; `events_end` and `decisions_end` are where the next batch will be written.
 
-        Returns where the tail begins that must be checked against the state.
+        Returns the tail of the log, which must be checked against the state.
         """
         self._ends = (events_end, decisions_end)
         value = self._store.get(self._prefix + b"~")
         self.schedule()
         if value is None:
-            return WriterPosition(0, 0, 0, 0)
+            return Tail(self, WriterPosition(0, 0, 0, 0))
         decoded: Decoded[RecordMeta] = self._codec.decode(value)
         self._clock = decoded.meta.recorded_at
-        tail: WriterPosition = decoded.body
-        return tail
+        return Tail(self, decoded.body)
 
-    def check_tail(self, tail: WriterPosition, events: Iterable[Stored], decisions: Iterable[Stored]) -> None:
-        """Compare what stands in the log from the tail's offsets on with what the state knows of it.
-
-        Raises LogDamagedError where a topic lost its end: then somebody was told what is no longer true.
-        """
-        last: dict[str, tuple[int, bytes]] = {}
-        count = 0
-        for stored in events:
-            try:
-                meta = self._expect(stored, AGGREGATES[self.partition.aggregate].events).meta
-            except UndecodableError as error:
-                self._note_unfit("events", stored, str(error))
-                continue
-            last[meta.stream] = (meta.version, hashlib.sha256(stored.value or b"").digest())
-            count += 1
-        self._check_count("events", tail.events, count, tail.events_written)
-        self._check_count("decisions", tail.decisions, sum(1 for _ in decisions), tail.decisions_written)
-        for stream, (version, hash_) in last.items():
-            kept = self.kept(stream)
-            if kept is None or (kept.version, kept.hash) != (version, hash_):
-                stands = f"version {kept.version}" if kept else "nothing"
-                self._damaged(f"the log has {stream}@{version}, the state topic has {stands}")
-
-    def _check_count(self, kind: str, start: int, found: int, written: int) -> None:
-        if found < written:
-            self._damaged(
-                f"{kind} hold {found} records from offset {start} on, and {written} were written there"
-            )
-
-    def _damaged(self, what: str) -> None:
-        raise LogDamagedError(
-            f"{self.partition}: {what}: what was acknowledged is lost; see docs/operations.md before anything is written"
-        )
+    def fit_event(self, stored: Stored) -> EventMeta | None:
+        """What an event says of itself; None, and noted, if it is none of ours."""
+        try:
+            meta: EventMeta = self._expect(stored, AGGREGATES[self.partition.aggregate].events).meta
+        except UndecodableError as error:
+            self._note_unfit("events", stored, str(error))
+            return None
+        return meta
 
     def _record_key(self, path: str) -> bytes:
         return self._prefix + b"s" + path.encode()
@@ -512,6 +479,47 @@ class Writer:
     def _read_due_key(self, key: bytes) -> tuple[Micros, str]:
         rest = key[len(self._prefix) + 1 :]
         return Micros(int.from_bytes(rest[:8], "big")), rest[8:].decode()
+
+
+class Tail:
+    """The log from where the last batch began: compared with what the state knows of it."""
+
+    def __init__(self, writer: Writer, at: WriterPosition) -> None:
+        self.starts: dict[OutputKind, int] = {"events": at.events, "decisions": at.decisions}
+        self._writer = writer
+        self._missing: dict[OutputKind, int] = {
+            "events": at.events_written,
+            "decisions": at.decisions_written,
+        }
+        self._last: dict[str, tuple[int, bytes]] = {}
+
+    def take(self, kind: OutputKind, stored: Stored) -> None:
+        """A record of events or decisions, in order."""
+        if kind == "events":
+            meta = self._writer.fit_event(stored)
+            if meta is None:
+                return
+            self._last[meta.stream] = (meta.version, hashlib.sha256(stored.value or b"").digest())
+        self._missing[kind] -= 1
+
+    def check(self) -> None:
+        """Raises LogDamagedError where a topic lost its end: then somebody was told what is no longer true."""
+        for kind, missing in self._missing.items():
+            if missing > 0:
+                self._damaged(
+                    f"{kind} lack {missing} of the records written from offset {self.starts[kind]} on"
+                )
+        for stream, (version, hash_) in self._last.items():
+            kept = self._writer.kept(stream)
+            if kept is None or (kept.version, kept.hash) != (version, hash_):
+                stands = f"version {kept.version}" if kept else "nothing"
+                self._damaged(f"the log has {stream}@{version}, the state topic has {stands}")
+
+    def _damaged(self, what: str) -> None:
+        raise LogDamagedError(
+            f"{self._writer.partition}: {what}: what was acknowledged is lost; "
+            "see docs/operations.md before anything is written"
+        )
 
 
 class _Batch:

@@ -113,12 +113,17 @@ class _Status:
         turned, handler.turned = handler.turned, type(handler.turned)()
         self._told_at += elapsed_s
         self._role.write(
-            health="ok" if handler.serving else "degraded",
-            detail=f"{len(handler.serving)} partitions",
+            health="ok" if handler.serving and not handler.awaited else "degraded",
+            detail=_detail(handler),
             transactions_per_s=round(turned.transactions / elapsed_s, 1),
             commands_per_s=round(turned.commands / elapsed_s, 1),
             partitions_per_transaction=round(turned.partitions / max(1, turned.transactions), 2),
         )
+
+
+def _detail(handler: Handler) -> str:
+    serving = f"{len(handler.serving)} partitions"
+    return f"{serving}; loading {', '.join(map(str, handler.awaited))}" if handler.awaited else serving
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 from confluent_kafka import (
@@ -30,6 +30,8 @@ from commands.journal import (
     Output,
     OutputKind,
     Partition,
+    Piece,
+    Place,
     ReassignedError,
     Received,
     Stored,
@@ -47,7 +49,7 @@ TRANSACTION_TIMEOUT_MS = 5_000
 CALL_TIMEOUT_S = 10.0
 WATCHDOG_GRACE_S = 2.0
 FENCE_TIMEOUT_S = 30.0
-READ_TIMEOUT_S = 60.0
+READ_CHUNK = 2_000
 POLL_EVERY = 1_000
 RECEIVE_BYTES_MAX = 1_000_000
 RECEIVE_CHUNK = 100
@@ -196,8 +198,7 @@ class KafkaJournal:
         Watermarks say nothing: a first transaction that was aborted moves them, and so does a stranger's record.
         Whatever else was lost with the offsets, the writer finds when it compares its state with the log.
         """
-        state = self.read("state", partition, 0, self.ends("state", partition))
-        if any(stored.key == POSITION_PATH.encode() for stored in state):
+        if any(stored.key == POSITION_PATH.encode() for stored in self._state_of(partition)):
             (again,) = self._committed(self._where([partition]))
             if again.offset != OFFSET_INVALID:
                 raise JournalLostError(f"{partition} was written while it was looked at")
@@ -205,6 +206,18 @@ class KafkaJournal:
                 f"{partition}: the group has no offset, yet {self._topic('state', partition)} has a writer's "
                 "position; commands would be decided twice"
             )
+
+    def _state_of(self, partition: Partition) -> Iterator[Stored]:
+        place: Place = ("state", partition)
+        end = self.ends(*place)
+        self.read_from({place: 0})
+        reached, deadline = 0, self._machine.monotonic() + FENCE_TIMEOUT_S
+        while reached < end:
+            piece = self.read_on(0.5)
+            yield from (stored for _, stored in piece.records)
+            reached = piece.reached.get(place, reached)
+            if self._machine.monotonic() > deadline:
+                raise JournalLostError(f"the state of {partition} could not be read")
 
     def ends(self, kind: OutputKind, partition: Partition) -> int:
         where = TopicPartition(self._topic(kind, partition), partition.number)
@@ -231,32 +244,28 @@ class KafkaJournal:
             for aggregate, some in names.items()
         }
 
-    def read(self, kind: OutputKind, partition: Partition, start: int, end: int) -> Iterable[Stored]:
-        if start >= end:
-            return
-        where = TopicPartition(self._topic(kind, partition), partition.number, start)
-        self._reader.assign([where])
-        deadline = self._machine.monotonic() + READ_TIMEOUT_S
-        try:
-            while self._machine.monotonic() < deadline:
-                first = self._reader.poll(0.5)
-                messages = [first] if first is not None else []
-                if messages:
-                    messages += self._reader.consume(2_000, 0)
-                    deadline = self._machine.monotonic() + READ_TIMEOUT_S
-                for message in messages:
-                    error = message.error()
-                    if error is None:
-                        if _offset(message) < end:
-                            yield Stored(_offset(message), _bytes(message.key()), _bytes(message.value()))
-                    elif error.code() != KafkaError._PARTITION_EOF:
-                        raise JournalLostError(f"reading {where.topic}: {error}")
-                    elif _offset(message) >= end:
-                        # EOF also fires at the last stable offset, before a predecessor's pending transaction.
-                        return
-            raise JournalLostError(f"{where.topic}/{partition.number} could not be read up to {end}")
-        finally:
-            self._reader.unassign()
+    def read_from(self, starts: Mapping[Place, int]) -> None:
+        self._reader.assign(
+            [TopicPartition(self._topic(kind, p), p.number, start) for (kind, p), start in starts.items()]
+        )
+
+    def read_on(self, wait_s: float) -> Piece:
+        first = self._reader.poll(wait_s)
+        messages = [first, *self._reader.consume(READ_CHUNK, 0)] if first is not None else []
+        records: list[tuple[Place, Stored]] = []
+        reached: dict[Place, int] = {}
+        for message in messages:
+            error = message.error()
+            if error is None:
+                value = Stored(_offset(message), _bytes(message.key()), _bytes(message.value()))
+                records.append((self._place(message), value))
+                reached[self._place(message)] = value.offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # It also fires at the last stable offset, before a predecessor's pending transaction.
+                reached[self._place(message)] = _offset(message)
+            else:
+                raise JournalLostError(f"reading {message.topic()}: {error}")
+        return Piece(records, reached)
 
     def serve(self, positions: Mapping[Partition, int]) -> None:
         self._serving = dict(positions)
@@ -273,7 +282,7 @@ class KafkaJournal:
     ) -> Ends | None:
         failpoint("worker.decided")
         self._renew_if_suspicious()
-        ends: dict[tuple[OutputKind, Partition], int] = {}
+        ends: dict[Place, int] = {}
         try:
             self._transact(batch_id, outputs, positions, ends)
         except (KafkaException, BufferError) as error:
@@ -289,7 +298,7 @@ class KafkaJournal:
         batch_id: str,
         outputs: Sequence[Output],
         positions: Mapping[Partition, int],
-        ends: dict[tuple[OutputKind, Partition], int],
+        ends: dict[Place, int],
     ) -> None:
         # The batch's name is committed with its offsets: one that consumed nothing (a deadline's) leaves a trace too.
         offsets = [
@@ -307,7 +316,7 @@ class KafkaJournal:
         self._timed(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
         self._producer.poll(0)
 
-    def _produce(self, outputs: Sequence[Output], ends: dict[tuple[OutputKind, Partition], int]) -> None:
+    def _produce(self, outputs: Sequence[Output], ends: dict[Place, int]) -> None:
         last = {(one.kind, one.partition): n for n, one in enumerate(outputs)}
         for n, one in enumerate(outputs):
             place = (one.kind, one.partition)
@@ -418,6 +427,10 @@ class KafkaJournal:
     def _partition_named(self, topic: str, number: int) -> Partition:
         return Partition(topic.rpartition(".")[2], number)
 
+    def _place(self, message: Message) -> Place:
+        kind, _, aggregate = (message.topic() or "").removeprefix(f"{self._topics.prefix}.").partition(".")
+        return cast("OutputKind", kind), Partition(aggregate, message.partition() or 0)
+
     def _where(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         return [t for _, t in self._wheres(partitions)]
 
@@ -485,9 +498,7 @@ class _Watchdog:
                 self._machine.exit(EXIT_WATCHDOG)
 
 
-def _note_end(
-    ends: dict[tuple[OutputKind, Partition], int], place: tuple[OutputKind, Partition]
-) -> Callable[[KafkaError | None, Message], None]:
+def _note_end(ends: dict[Place, int], place: Place) -> Callable[[KafkaError | None, Message], None]:
     def note(error: KafkaError | None, message: Message) -> None:
         if error is None:
             ends[place] = _offset(message) + 1

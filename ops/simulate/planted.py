@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from confluent_kafka import TopicPartition
 
-from commands import cart, handler, inventory, order, order_state, payment, writer
+from commands import cart, inventory, loading, order, order_state, payment, writer
 from commands.handler import Handler
 from commands.journal import LogDamagedError
 from commands.window import Window
@@ -128,7 +128,7 @@ def watermark_before_fence(put: Put) -> None:
     early: dict[Any, int] = {}
 
     def fence_late(self: KafkaJournal, partitions: Any) -> Any:
-        early.update({(self, k, p): ends(self, k, p) for k in handler.KINDS for p in partitions})
+        early.update({(self, k, p): ends(self, k, p) for k in loading.KINDS for p in partitions})
         return fence(self, partitions)
 
     def ends_early(self: KafkaJournal, kind: Any, partition: Any) -> int:
@@ -189,7 +189,7 @@ def watermark_taken_for_history(put: Put) -> None:
     """A partition without committed offsets is damaged as soon as anything stands in its topics, aborted or not."""
 
     def check(self: KafkaJournal, partition: Any) -> None:
-        if any(self.ends(kind, partition) for kind in handler.KINDS):
+        if any(self.ends(kind, partition) for kind in loading.KINDS):
             raise LogDamagedError(f"{partition}: the group has no offset")
 
     put(KafkaJournal, "_check_untouched", check)
@@ -243,25 +243,22 @@ def batch_index_per_partition(put: Put) -> None:
 
 def state_not_restored(put: Put) -> None:
     """A worker that takes over goes on with what lies on its own disk."""
-    copy = Handler._copy
-
-    def copy_some(self: Any, restore: Any, kind: Any, *rest: Any) -> None:
-        if kind != "state":
-            copy(self, restore, kind, *rest)
-
-    put(Handler, "_copy", copy_some)
-    put(writer.Writer, "check_tail", lambda *_: None)
+    _restore_only(put, "decisions")
+    put(writer.Tail, "check", lambda _: None)
 
 
 def window_not_restored(put: Put) -> None:
     """A worker that takes over does not know what its predecessor decided."""
-    copy = Handler._copy
+    _restore_only(put, "state")
 
-    def copy_some(self: Any, restore: Any, kind: Any, *rest: Any) -> None:
-        if kind != "decisions":
-            copy(self, restore, kind, *rest)
 
-    put(Handler, "_copy", copy_some)
+def _restore_only(put: Put, wanted: str) -> None:
+    restore = writer.Writer.restore
+
+    def restore_some(self: Any, kind: Any, stored: Any) -> Any:
+        return restore(self, kind, stored) if kind == wanted else {}
+
+    put(writer.Writer, "restore", restore_some)
 
 
 def deadline_lost_on_restore(put: Put) -> None:

@@ -1,12 +1,22 @@
 """A journal and a store in memory, for tests of the handler: the same ports, no Kafka, no disk."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from commands.decider import Decider
 from commands.handler import Handler
-from commands.journal import Ends, Output, OutputKind, Partition, ReassignedError, Received, Stored
+from commands.journal import (
+    Ends,
+    Output,
+    OutputKind,
+    Partition,
+    Piece,
+    Place,
+    ReassignedError,
+    Received,
+    Stored,
+)
 from commands.registry import DECIDERS
 from ops.faults.shop import command_meta
 from ops.simulate.stores import Disk
@@ -33,10 +43,12 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self.inbox: list[Received] = []
-        self.logs: dict[tuple[OutputKind, Partition], list[Output]] = defaultdict(list)
+        self.logs: dict[Place, list[Output]] = defaultdict(list)
         self.positions: dict[Partition, int] = {}
         self.reassign: Sequence[Partition] | None = None
         self.fails = 0
+        self.held: set[Place] = set()
+        self._reading: dict[Place, int] = {}
         self._next: dict[Partition, int] = defaultdict(int)
 
     def send(self, aggregate: str, value: bytes | None, key: str | bytes | None, number: int) -> None:
@@ -58,9 +70,18 @@ class MemoryJournal:
     def ends(self, kind: OutputKind, partition: Partition) -> int:
         return len(self.logs[kind, partition])
 
-    def read(self, kind: OutputKind, partition: Partition, start: int, end: int) -> Iterable[Stored]:
-        for offset, output in enumerate(self.logs[kind, partition][start:end], start):
-            yield Stored(offset, output.key, output.value)
+    def read_from(self, starts: Mapping[Place, int]) -> None:
+        self._reading = dict(starts)
+
+    def read_on(self, wait_s: float) -> Piece:
+        """All that is there, but of the places that are `held`."""
+        records: list[tuple[Place, Stored]] = []
+        for place, start in self._reading.items():
+            if place not in self.held:
+                for offset, output in enumerate(self.logs[place][start:], start):
+                    records.append((place, Stored(offset, output.key, output.value)))
+                self._reading[place] = len(self.logs[place])
+        return Piece(records, {place: offset + 1 for place, (offset, _, _) in records})
 
     def start_of(self, kind: OutputKind, partition: Partition, since_ms: int) -> int:
         return 0
@@ -99,14 +120,16 @@ class Desk:
         self.now = Micros(1_700_000_000 * SECOND)
         self.restart()
 
-    def restart(self, store: Disk | None = None) -> None:
-        """A new process: on the same disk, or on the given one."""
+    def restart(self, store: Disk | None = None, until: Callable[[], bool] | None = None) -> None:
+        """A new process: on the same disk, or on the given one; it has loaded everything, or so much."""
         self.store = store or self.store
         self.handler = Handler(
             self.journal, self.store, self._deciders, CODEC, TOPICS, lambda: self.now, f"life-{id(self)}"
         )
         self.journal.reassign = [Partition(a, n) for a in DECIDERS for n in range(TOPICS.partitions)]
         self.handler.turn()
+        while not (until() if until else not self.handler.awaited):
+            self.handler.turn()
 
     def send(self, aggregate: str, body: Any, command_id: str, **meta: Any) -> None:
         key = body.stream.split("/")[1]

@@ -419,6 +419,33 @@ def test_the_clock_never_goes_backwards_in_a_partition_also_over_a_restart():
     assert desk.events()[-1].meta.recorded_at == first
 
 
+@pytest.mark.parametrize("kind", ["state", "decisions", "events"])
+def test_a_partition_that_cannot_be_read_holds_up_no_other_and_is_served_when_it_can(kind: Any):
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1))
+    held = Partition("inventory", TOPICS.partition_of(SKU))
+    desk.journal.held = {(kind, held)}
+    desk.restart(Disk(), until=lambda: len(desk.handler.awaited) == 1)
+    assert [*desk.handler.awaited] == [held]
+    cart = CreateCart(an_id("cart"), "alice", "GBP")
+    assert desk.ask("cart", cart, an_id(2), actor_kind="customer", actor_id="alice").outcome == "accepted"
+    desk.journal.held = set()
+    while desk.handler.awaited:
+        desk.handler.turn()
+    assert desk.ask("inventory", receipt(5), an_id(1)).outcome == "accepted"
+    assert [type(event.body).__name__ for event in desk.events()].count("StockReceived") == 1
+
+
+def test_a_worker_that_can_read_nothing_for_a_minute_ends_so_that_another_tries():
+    desk = Desk()
+    desk.ask("inventory", receipt(5), an_id(1))
+    desk.journal.held = {("state", Partition("inventory", TOPICS.partition_of(SKU)))}
+    desk.restart(Disk(), until=lambda: len(desk.handler.awaited) == 1)
+    desk.now = Micros(desk.now + 61 * SECOND)
+    with pytest.raises(JournalLostError, match="inventory"):
+        desk.handler.turn()
+
+
 def test_a_state_topic_that_lacks_the_last_batch_is_named_and_nothing_is_served():
     desk = Desk()
     desk.ask("inventory", receipt(5), an_id(1))
