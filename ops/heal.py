@@ -22,15 +22,13 @@ from projections.heal import Change, Healed
 from projections.heal import heal as heal_stream
 from projections.rebuild import KafkaLog
 from projections.redis_store import RedisSettings, RedisStore, RedisView
-from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS, view_named
+from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS, role_of, view_named
 from projections.view import StoreUnavailable
 from schemas.codec import Codec
 from schemas.topics import Topics
 from streams.schema_registry import LearningDecoder, SchemaRegistry
 
 NAMES = [view.name for view in (*REDIS_VIEWS, *CASSANDRA_VIEWS)]
-READS = "projections"
-"""The role that may hold in memory what it read from a row while that was wrong."""
 
 
 def heal(
@@ -39,7 +37,7 @@ def heal(
 ) -> None:
     """Make one key of a view anew from the log, while the projections run, and show what was wrong.
 
-    The role `projections` is started anew if something was, since it may hold in memory what it read. A row of
+    The role that posts the view is started anew if something was, since it may hold in memory what it read. A row of
     Cassandra that was written past its version would refuse what comes later whatever is written over it: then the
     whole view is rebuilt, beside the live one. Exit 1 if the log has no such stream, or if a row is still wrong.
     """
@@ -52,7 +50,7 @@ def heal(
             say(f"{view} keeps what was written past its versions: rebuilding it, beside the live one")
             rebuilt(view, found, made(accept=f"heal {key}: a row was written past its version"))
             healed = _together(healed, _heal(view, key, found))
-        elif healed.changes and _started_anew(found):
+        elif healed.changes and _started_anew(role_of(view), found):
             healed = _together(healed, _heal(view, key, found))
     except (KafkaException, StoreUnavailable, RebuildFailed, sqlite3.Error) as error:
         fail(f"{key} of {view} was not healed: {error}", 2)
@@ -86,14 +84,14 @@ async def _heal_in_store(name: str, key: str, topics: Topics, log: KafkaLog) -> 
         await store.close()
 
 
-def _started_anew(found: Settings) -> bool:
-    """Whether the projections are supervised here; their supervisor starts them again at once."""
+def _started_anew(role: str, found: Settings) -> bool:
+    """Whether the role that may hold in memory what it read is supervised here; then it is started again at once."""
     report = read_report(found.run)
-    pids = [role.pid for role in report.roles if role.name == READS and role.pid] if report else []
+    pids = [one.pid for one in report.roles if one.name == role and one.pid] if report else []
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
     if not pids:
-        say(f"daybook: start {READS} anew, then heal again: it may hold in memory what it read")
+        say(f"daybook: start {role} anew, then heal again: it may hold in memory what it read")
     return bool(pids)
 
 

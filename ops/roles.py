@@ -25,6 +25,7 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "sandbox": "ops.payment_sandbox.server:main",
         "commands": "streams.command_worker:main",
         "projections": "streams.projection_agents:main",
+        "ledger": "streams.projection_agents:ledger",
         "sagas": "streams.saga_agents:main",
         "payments": "streams.payment_agent:main",
         "api": "api.main:main",

@@ -9,15 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from struct import Struct
 from time import monotonic
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import orjson
 from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
+from cassandra.cqltypes import Int32Type, LongType, UTF8Type
 from cassandra.io.libevreactor import LibevConnection
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
-from cassandra.query import BatchStatement, BatchType, dict_factory
+from cassandra.query import BatchStatement, BatchType, BoundStatement, dict_factory
 
 from projections.compare import Expected
 from projections.generations import Succession, first_generation
@@ -52,6 +54,11 @@ newer ones are tried first, one connection each.
 IN_FLIGHT_MAX = 48
 """So many statements of a batch are under way at once."""
 
+_PACKERS: Mapping[Any, Callable[[Any], bytes]] = {
+    Int32Type: Struct(">i").pack,
+    LongType: Struct(">q").pack,
+    UTF8Type: str.encode,
+}
 _DOWN = (NoHostAvailable, DriverException, RequestExecutionException, OSError)
 
 
@@ -402,9 +409,11 @@ class CassandraStore(FoldingStore[CassandraView[Any]]):
         self, view: CassandraView[Any], generation: int, rows: Iterable[Row]
     ) -> Iterator[tuple[Statement, Sequence[Any]]]:
         g = view.tables(generation)
-        prepared = {insert.cql: self._connection.prepared(insert.cql.format(g=g)) for insert in view.inserts}
+        bind = {
+            insert.cql: _binder(self._connection.prepared(insert.cql.format(g=g))) for insert in view.inserts
+        }
         for together in batches(rows):
-            bound = [prepared[row.insert.cql].bind((*row.values, row.version)) for row in together]
+            bound = [bind[row.insert.cql]((*row.values, row.version)) for row in together]
             yield bound[0] if len(bound) == 1 else _unlogged(bound), ()
 
     # What a rebuild needs beside a store (`building.Rebuildable`).
@@ -609,6 +618,23 @@ def batches(rows: Iterable[Row]) -> Iterable[list[Row]]:
                 yield together[start:end]
                 start, size = end, row.size
         yield together[start:]
+
+
+def _binder(prepared: Statement) -> Callable[[Sequence[Any]], Statement]:
+    """As `prepared.bind`, in a third of the time, for values that are of their columns' types already."""
+    packers = [
+        _PACKERS.get(column.type) or partial(column.type.serialize, protocol_version=PROTOCOL)
+        for column in prepared.column_metadata
+    ]
+
+    def bind(values: Sequence[Any]) -> Statement:
+        bound = BoundStatement(prepared)
+        bound.values = [
+            None if value is None else pack(value) for pack, value in zip(packers, values, strict=True)
+        ]
+        return bound
+
+    return bind
 
 
 def _unlogged(bound: Iterable[Statement]) -> Statement:

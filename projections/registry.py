@@ -19,13 +19,14 @@ CASSANDRA_VIEWS = (order.VIEW, ledger.VIEW)
 @dataclass(frozen=True)
 class Projection:
     """What one source feeds: views of a store, in turns that begin `pace_s` apart where each batch costs much, whatever
-    it holds (docs/adr/0016, 0024).
+    it holds (docs/adr/0016, 0024), in the process of a role (docs/adr/0025).
     """
 
     name: str
     store: Literal["redis", "cassandra"]
     views: tuple[View[Any], ...]
     pace_s: float = 0.0
+    role: Literal["projections", "ledger"] = "projections"
 
     def topics(self, topics: Topics) -> list[str]:
         return topics_of(self.views, topics)
@@ -34,7 +35,7 @@ class Projection:
 PROJECTIONS = (
     Projection("redis", "redis", REDIS_VIEWS),
     Projection("order", "cassandra", (order.VIEW,), 0.2),
-    Projection("ledger", "cassandra", (ledger.VIEW,), 0.6),
+    Projection("ledger", "cassandra", (ledger.VIEW,), 0.6, "ledger"),
 )
 
 
@@ -49,6 +50,11 @@ def cassandra_store() -> CassandraStore:
 def view_named(name: str) -> RedisView[Any] | CassandraView[Any]:
     """Raises KeyError for a view that there is not."""
     return {view.name: view for view in (*REDIS_VIEWS, *CASSANDRA_VIEWS)}[name]
+
+
+def role_of(name: str) -> str:
+    """The role that posts a view; raises StopIteration for a view that there is not."""
+    return next(one.role for one in PROJECTIONS if any(view.name == name for view in one.views))
 
 
 def rebuilding(name: str, topics: Topics, log: Log, course: Course) -> Rebuilding:

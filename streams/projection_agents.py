@@ -2,7 +2,7 @@
 other, and the ledger, which is written seldom, keeps no order waiting.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from projections.registry import PROJECTIONS, Projection, cassandra_store, redis_store
 from projections.view import ViewStore
@@ -13,8 +13,11 @@ PARTITIONS_MAX = 8
 """So many partitions of a projection are written at once: a batch is mostly waiting for the store."""
 
 
+STORES: Mapping[str, Callable[[], ViewStore]] = {"redis": redis_store, "cassandra": cassandra_store}
+
+
 def projecting(
-    kit: Kit, stores: Mapping[str, ViewStore], projections: Sequence[Projection] = PROJECTIONS
+    role: str, kit: Kit, stores: Mapping[str, ViewStore], projections: Sequence[Projection]
 ) -> Role:
     """A store says where it stands, and is the body of the agents of its projections."""
     feeds = [
@@ -31,13 +34,20 @@ def projecting(
         )
         for one in projections
     ]
-    return Role("projections", kit, tuple(feeds), tuple(store.close for store in stores.values()))
+    return Role(role, kit, tuple(feeds), tuple(store.close for store in stores.values()))
 
 
 def main() -> None:
-    stores: Mapping[str, ViewStore] = {"redis": redis_store(), "cassandra": cassandra_store()}
-    run(projecting(Kit.of(from_environment()), stores))
+    """All views but the ledger."""
+    _run("projections")
 
 
-if __name__ == "__main__":
-    main()
+def ledger() -> None:
+    """The stock ledger, which is most of the work, in a process of its own."""
+    _run("ledger")
+
+
+def _run(role: str) -> None:
+    projections = [one for one in PROJECTIONS if one.role == role]
+    stores: dict[str, ViewStore] = {one.store: STORES[one.store]() for one in projections}
+    run(projecting(role, Kit.of(from_environment()), stores, projections))

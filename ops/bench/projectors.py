@@ -22,7 +22,7 @@ def daybook() -> None:
     """The role as `up` starts it, with the one store and the one view that are measured."""
     store = RedisStore(RedisSettings.from_environment(), [stock.VIEW])
     alone = Projection("redis", "redis", (stock.VIEW,))
-    run(projecting(Kit.of(from_environment()), {"redis": store}, [alone]))
+    run(projecting("projections", Kit.of(from_environment()), {"redis": store}, [alone]))
 
 
 def stock_faust() -> None:

@@ -77,16 +77,15 @@ class Stage:
         ensure_topics(kafka, self.topics)
         self._lifeline, self._ours = os.pipe()
         self._workers: dict[int, processes.Started] = {}
-        self._projections: processes.Started | None = None
+        self._projections: dict[str, processes.Started] = {}
         self.start_worker()
         self._producer = Producer(_producer_settings(kafka))
 
     def close(self) -> None:
         self._producer.flush(FLUSH_S)
         self.set_flush(on=False)
-        projections = [self._projections] if self._projections else []
-        processes.stop([*self._workers.values(), *projections], GRACE_S)
-        if projections:
+        processes.stop([*self._workers.values(), *self._projections.values()], GRACE_S)
+        if self._projections:
             clear_views(self._settings)
         os.close(self._ours)
         os.close(self._lifeline)
@@ -98,10 +97,10 @@ class Stage:
         self._workers[slot] = self._start("commands", slot)
 
     def start_projections(self) -> RedisSettings:
-        """The process that posts all views; where those in Redis can be read. Raises BenchFailed."""
+        """The processes that post all views; where those in Redis can be read. Raises BenchFailed."""
         if not (self._settings.redis and self._settings.cassandra):
             raise BenchFailed("views need Redis and Cassandra beside Kafka: name all three, or none")
-        self._projections = self._start("projections", 0)
+        self._projections = {name: self._start(name, 0) for name in ("projections", "ledger")}
         return RedisSettings(self._settings.redis, self._settings.topic_prefix)
 
     def _start(self, role: str, slot: int) -> processes.Started:
@@ -214,8 +213,7 @@ class Stage:
         found = {"client": psutil.Process()}
         if 0 in self._workers:
             found["worker"] = psutil.Process(self._workers[0].pid)
-        if self._projections:
-            found["projections"] = psutil.Process(self._projections.pid)
+        found |= {name: psutil.Process(one.pid) for name, one in self._projections.items()}
         return found | ({"kafka": self._broker} if self._broker else {})
 
     def worker_log(self) -> str:

@@ -15,7 +15,7 @@ FIRST, LAST = "2010-12-01", "2011-02-28"
 SECONDS = Measure("winter", "s", KAFKA_KEEPS, "", 360, 240, "figure", "less")
 WORKER_MB = Measure("largest worker", "MB", "", "", 300, None, "figure", "less")
 GROWTH = Measure("growth of a worker, last third to first", "ratio", "", "", 1.10, None, "figure", "less")
-WORKERS = ("commands", "projections", "sagas", "payments", "api")
+WORKERS = ("commands", "projections", "ledger", "sagas", "payments", "api")
 
 
 def winter(report: Path) -> dict[str, Verdict]:

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from projections import history, stock
 from projections.cassandra_store import CassandraReader, CassandraSettings, CassandraStore
 from projections.compare import digests_of
 from projections.redis_store import RedisReader, RedisSettings, RedisStore
-from projections.registry import CASSANDRA_VIEWS, REDIS_VIEWS
+from projections.registry import CASSANDRA_VIEWS, PROJECTIONS, REDIS_VIEWS
 from projections.view import Partition, StoreUnavailable
 from schemas.inventory import ReceiptLine, ReceiveStock
 from schemas.language import AGGREGATES
@@ -83,6 +84,34 @@ class Role:
         self.process.wait(20)
 
 
+@dataclass(frozen=True)
+class Projecting:
+    """The roles that post the views."""
+
+    roles: Sequence[Role]
+
+    @property
+    def lives(self) -> bool:
+        return all(role.lives for role in self.roles)
+
+    @property
+    def healths(self) -> set[str]:
+        return {role.health for role in self.roles}
+
+    @property
+    def rss_mb(self) -> float:
+        """Of the heaviest."""
+        return max(role.rss_mb for role in self.roles)
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(role.cpu_s for role in self.roles)
+
+    def signal(self, number: signal.Signals) -> None:
+        for role in self.roles:
+            os.kill(role.process.pid, number)
+
+
 class Floor:
     """A shop with its read side: roles are started here, and what they wrote goes with it."""
 
@@ -121,6 +150,10 @@ class Floor:
         role = Role(name, folder, environment | addresses, code)
         self.roles.append(role)
         return role
+
+    def start_projections(self, **addresses: str) -> Projecting:
+        names = dict.fromkeys(one.role for one in PROJECTIONS)
+        return Projecting([self.start(name, ROOT, **addresses) for name in names])
 
     def clear(self) -> None:
         """Ends the roles and takes away what they wrote into the stores; topics are the shop's."""

@@ -45,9 +45,7 @@ def f13(scene: Scene) -> None:
 def agents_raise(floor: Floor) -> None:
     shop = floor.shop
     shop.start()
-    views = floor.start(
-        "projections", DAYBOOK_FAILPOINTS="agent_before_apply=raise@3,agent_after_apply=raise@5"
-    )
+    views = floor.start_projections(DAYBOOK_FAILPOINTS="agent_before_apply=raise@3,agent_after_apply=raise@5")
     sagas = floor.start(
         "sagas", DAYBOOK_FAILPOINTS="saga_before_commands=raise@1,saga_after_commands=raise@3"
     )
@@ -122,7 +120,7 @@ def heard_by_the_sagas(floor: Floor) -> bool:
 
 def a_tenth_taken_back(floor: Floor) -> None:
     shop = floor.shop
-    floor.start("projections")
+    floor.start_projections()
     floor.start("sagas")
     chronicle = Chronicle(shop)
     chronicle.write(StockItemRegistered(SKU, MAIN, 0, 0, 0, 0))
@@ -195,7 +193,7 @@ def topics_replayed(floor: Floor) -> None:
     shop = floor.shop
     shop.start()
     floor.start("sagas")
-    projections = floor.start("projections")
+    projections = floor.start_projections()
     shop.answer(shop.receive_stock(10))
     place_order(shop, units=3)
     floor.await_quiet()

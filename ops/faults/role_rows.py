@@ -7,7 +7,8 @@ from streams.kafka_clients import SESSION_TIMEOUT_MS
 
 FROZEN_S = SESSION_TIMEOUT_MS / 1_000 + 3
 """After a session's time without a heartbeat a member's partitions are somebody else's."""
-FAUST_ROLES = ("projections", "sagas", "payments")
+PROJECTING = ("projections", "ledger")
+FAUST_ROLES = (*PROJECTING, "sagas", "payments")
 SWIZZLED = 4
 SWIZZLE_PAUSE_S = 2.0
 
@@ -17,10 +18,10 @@ def f11(scene: Scene) -> None:
     with scene.trading():
         scene.trade_on()
         scene.inject("SIGKILL to the projections")
-        house.kill("projections")
+        house.kill(*PROJECTING)
         scene.await_green()
         scene.trade_on()
-        freeze_beyond_the_session(scene, "projections")
+        freeze_beyond_the_session(scene, *PROJECTING)
     scene.judge()
 
 

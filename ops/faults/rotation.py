@@ -45,6 +45,7 @@ FAULTS = (
     Fault("nothing"),
     Fault("the command worker is killed", "commands"),
     Fault("the projections are killed", "projections", AFTER_A_RECEIPT),
+    Fault("the ledger is killed", "ledger"),
     Fault("the sagas are killed", "sagas"),
     Fault("the payment agent is killed", "payments"),
     Fault("the provider is killed", "sandbox"),

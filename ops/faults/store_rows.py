@@ -15,7 +15,7 @@ from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from ops.faults.callers import OWN_WRITE
-from ops.faults.floor import Floor, Role, caught_up
+from ops.faults.floor import Floor, Projecting, caught_up
 from ops.faults.history import SERVER_ERROR
 from ops.faults.kafka_proxy import KafkaProxy
 from ops.faults.log_rows import asks_for_payment, send_order
@@ -51,37 +51,37 @@ def f17(scene: Scene) -> None:
         floor.shop.start()
         scene.inject("Cassandra down at the start; cut off in mid-run; slow")
         cassandra_down_at_the_start(floor, cassandra)
-        role = floor.roles[-1]
-        cassandra_cut_off(floor, cassandra, role)
-        cassandra_slow(floor, cassandra, role)
+        projecting = Projecting(floor.roles)
+        cassandra_cut_off(floor, cassandra, projecting)
+        cassandra_slow(floor, cassandra, projecting)
         scene.checked("C11")
 
 
 def cassandra_down_at_the_start(floor: Floor, cassandra: TcpProxy) -> None:
     cassandra.cut()
     stood = floor.cassandra_positions()
-    role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
+    projecting = floor.start_projections(DAYBOOK_CASSANDRA=cassandra.address)
     skus = floor.skus("CLOCK", 50)
     floor.deliver(skus)
     floor.await_sellable(skus[-1], 1)
-    demand(role.lives, "the projections ended")
+    demand(projecting.lives, "the projections ended")
     demand(floor.cassandra_positions() == stood, "a position moved without its rows")
     cassandra.restore()
     caught_up(floor)
-    demand(role.lives, "the projections ended")
+    demand(projecting.lives, "the projections ended")
 
 
-def cassandra_cut_off(floor: Floor, cassandra: TcpProxy, role: Role) -> None:
+def cassandra_cut_off(floor: Floor, cassandra: TcpProxy, projecting: Projecting) -> None:
     skus = floor.skus("LANTERN", 250)
     floor.deliver(skus)
     caught_up(floor)
     cassandra.cut()
-    stood, rss_mb = floor.cassandra_positions(), role.rss_mb
+    stood, rss_mb = floor.cassandra_positions(), projecting.rss_mb
     for _ in range(20):
         floor.deliver(skus)
     floor.await_sellable(skus[-1], 21)
-    until(lambda: role.health == "degraded", 20, "the projections say that they are degraded")
-    demand(role.lives, "the projections ended")
+    until(lambda: "degraded" in projecting.healths, 20, "the projections say that they are degraded")
+    demand(projecting.lives, "the projections ended")
     demand(floor.cassandra_positions() == stood, "a position moved without its rows")
     committed = {
         place: offset
@@ -92,13 +92,13 @@ def cassandra_cut_off(floor: Floor, cassandra: TcpProxy, role: Role) -> None:
     demand(
         all(committed[place] <= offset for place, offset in stood.items()), "an offset was committed too far"
     )
-    demand(role.rss_mb - rss_mb < GROWTH_MAX_MB, f"they grew by {role.rss_mb - rss_mb:.0f} MB")
+    demand(projecting.rss_mb - rss_mb < GROWTH_MAX_MB, f"they grew by {projecting.rss_mb - rss_mb:.0f} MB")
     cassandra.restore()
     caught_up(floor)
-    until(lambda: role.health == "ok", 10, "the projections are well")
+    until(lambda: projecting.healths == {"ok"}, 10, "the projections are well")
 
 
-def cassandra_slow(floor: Floor, cassandra: TcpProxy, role: Role) -> None:
+def cassandra_slow(floor: Floor, cassandra: TcpProxy, projecting: Projecting) -> None:
     skus = floor.skus("TEAPOT", 50)
     floor.deliver(skus)
     caught_up(floor)
@@ -108,13 +108,13 @@ def cassandra_slow(floor: Floor, cassandra: TcpProxy, role: Role) -> None:
     floor.await_sellable(skus[-1], 6)
     caught_up(floor)
     cassandra.stall(0)
-    demand(role.lives, "the projections ended")
+    demand(projecting.lives, "the projections ended")
 
 
 def f18(scene: Scene) -> None:
     with scene.floor() as floor, TcpProxy(floor.servers.cassandra) as cassandra:
         floor.shop.start()
-        role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
+        projecting = floor.start_projections(DAYBOOK_CASSANDRA=cassandra.address)
         scene.inject(f"every answer of Cassandra {DELAY_S * 1000:.0f} ms late")
         cassandra.stall(DELAY_S)
         skus = floor.skus("SHELF", 100)
@@ -123,18 +123,18 @@ def f18(scene: Scene) -> None:
         caught_up(floor)
         cassandra.stall(0)
         scene.inject("every write to the ledger's table is lost with its connection")
-        one_table_fails(floor, cassandra, role, skus)
+        one_table_fails(floor, cassandra, projecting, skus)
         scene.checked("C11")
 
 
-def one_table_fails(floor: Floor, cassandra: TcpProxy, role: Role, skus: list[str]) -> None:
+def one_table_fails(floor: Floor, cassandra: TcpProxy, projecting: Projecting, skus: list[str]) -> None:
     stood = floor.cassandra_positions()
     cassandra.lose(prepared_id(floor, ledger.MOVEMENT))
     for _ in range(5):
         floor.deliver(skus)
     floor.await_sellable(skus[-1], 8)
     until(lambda: cassandra.losses > 2, 30, "writes to the table fail, again and again")
-    demand(role.lives, "the projections ended")
+    demand(projecting.lives, "the projections ended")
     demand(floor.cassandra_positions() == stood, "a position moved without its rows")
     cassandra.restore()
     caught_up(floor)
@@ -194,7 +194,7 @@ def f21(scene: Scene) -> None:
         shop, topics = floor.shop, floor.shop.topics
         shop.start()
         shop.answer(shop.receive_stock(100))
-        floor.start("projections", DAYBOOK_KAFKA=proxy.address)
+        floor.start_projections(DAYBOOK_KAFKA=proxy.address)
         floor.start("sagas", DAYBOOK_KAFKA=proxy.address)
         for topic in (topics.events("inventory"), topics.decisions("inventory"), topics.events("order")):
             scene.inject(f"fetches of {topic.removeprefix(topics.prefix + '.')} are held back")

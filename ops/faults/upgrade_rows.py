@@ -27,7 +27,7 @@ BEFORE = """class StockReceived(StockEvent):
     document: str
 """
 AFTER = BEFORE + "    supplier: str | None = None\n"
-ROLLED = ("commands", "projections", "sagas", "payments")
+ROLLED = ("commands", "projections", "ledger", "sagas", "payments")
 READY = frozenset({"ok", "ready"})
 WITHIN_S = 60.0
 HABITS = Habits(callers=4)

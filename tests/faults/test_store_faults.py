@@ -55,13 +55,13 @@ def own_redis(stack: Addresses, tmp_path: Path) -> Iterator[Addresses]:
 def test_f17_while_cassandra_is_cut_off_the_other_views_go_on_and_it_catches_up(
     floor: Floor, cassandra: TcpProxy
 ):
-    role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
-    cassandra_cut_off(floor, cassandra, role)
+    projecting = floor.start_projections(DAYBOOK_CASSANDRA=cassandra.address)
+    cassandra_cut_off(floor, cassandra, projecting)
 
 
 def test_f17_a_slow_cassandra_is_waited_for(floor: Floor, cassandra: TcpProxy):
-    role = floor.start("projections", DAYBOOK_CASSANDRA=cassandra.address)
-    cassandra_slow(floor, cassandra, role)
+    projecting = floor.start_projections(DAYBOOK_CASSANDRA=cassandra.address)
+    cassandra_slow(floor, cassandra, projecting)
 
 
 def test_f17_a_cassandra_that_is_down_at_the_start_is_waited_for(floor: Floor, cassandra: TcpProxy):
@@ -73,7 +73,7 @@ def test_f19_a_redis_flushed_in_mid_run_is_filled_again_by_itself(
     floor: Floor, own_redis: Addresses, quiet: bool
 ):
     mine = floor.at(own_redis)
-    role = mine.start("projections")
+    projecting = mine.start_projections()
     skus = mine.skus(f"MIRROR {quiet}", 50)
     mine.deliver(skus)
     assert mine.view_errors() == []
@@ -87,4 +87,4 @@ def test_f19_a_redis_flushed_in_mid_run_is_filled_again_by_itself(
 
     mine.await_sellable(skus[-1], 1 if quiet else 2)
     assert mine.view_errors() == []
-    assert role.lives
+    assert projecting.lives

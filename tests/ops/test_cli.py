@@ -86,7 +86,7 @@ def test_nothing_runs_and_status_says_so() -> None:
 def test_a_role_nobody_knows_is_answered_with_those_there_are() -> None:
     told = CliRunner().invoke(cli.app, ["run", "dreams"])
     assert told.exit_code == 2
-    assert "commands, projections, sagas, payments, api" in told.output
+    assert "commands, projections, ledger, sagas, payments, api" in told.output
 
 
 def test_logs_show_the_last_lines_and_say_when_there_are_none(home: Path) -> None:
