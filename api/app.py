@@ -13,7 +13,7 @@ from api.intake import Intake
 from api.limits import BodyLimit, RequestLimit
 from api.personal import Vault
 from api.personal_keys import PersonalKeys
-from api.readings import Views
+from api.readings import Views, parameters_of
 from api.role_status import RoleStatus
 from api.security import Keys, Verifier
 from api.settings import Settings
@@ -55,6 +55,9 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         lifespan=life,
         redirect_slashes=False,
+        # Their pages load scripts from somebody else's server; `/openapi.json` is read by any viewer.
+        docs_url=None,
+        redoc_url=None,
         # It would look at every request whether somebody measures; our traces travel with the commands.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -62,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         # One flat list: FastAPI matches an included router's routes twice, a third of a request's CPU.
         app.router.routes.extend(room.routes.routes)
     app.state.console = settings.console
+    app.state.parameters = parameters_of(app.routes)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLimit)
     problems.map_problems(app)

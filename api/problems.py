@@ -272,7 +272,7 @@ def _is_absent(errors: Any) -> bool:
 
 def _fields(errors: Any) -> Iterator[dict[str, str]]:
     for one in errors[:ERRORS_SHOWN_MAX]:
-        yield {"field": _place(one), "message": one["msg"]}
+        yield {"field": _place(one), "message": _message(one)}
 
 
 def _place(one: Any) -> str:
@@ -280,7 +280,12 @@ def _place(one: Any) -> str:
 
 
 def _sentence(one: Any) -> str:
-    return f"{_place(one)}: {one['msg']}"
+    return f"{_place(one)}: {_message(one)}"
+
+
+def _message(one: Any) -> str:
+    """Without what pydantic says before the words of a validator of ours."""
+    return str(one["msg"]).removeprefix("Value error, ")
 
 
 _REFUSED_BY_FRAMEWORK: Mapping[int, type[ProblemError]] = {

@@ -1,13 +1,16 @@
 """A reading: one read as it was asked for, and how a stored document answers it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from api import receipts
-from api.problems import MalformedRequestError, NotFoundError
+from api.problems import InvalidRequestError, MalformedRequestError, NotFoundError
 from api.security import Guard, Principal
 from api.shapes import JSON
 from projections.cassandra_store import CassandraReader
@@ -17,6 +20,7 @@ from projections.view import Served
 from schemas.values import Position
 
 Found = TypeVar("Found")
+Endpoint: TypeAlias = Callable[..., Any]
 Read: TypeAlias = Callable[[Sequence[Position]], Awaitable[Found | None]]
 """A read of one document that waits for these positions first; raises NotCaughtUp."""
 
@@ -101,8 +105,25 @@ class OwnReading(Reading):
         return self.principal.role != "customer" or self.principal.subject == owner
 
 
+def parameters_of(routes: Iterable[BaseRoute]) -> Mapping[Endpoint, frozenset[str]]:
+    """The names in the query that each endpoint knows; those that know none are not among them."""
+    known = {
+        route.endpoint: frozenset(_parameters_of(route.dependant))
+        for route in routes
+        if isinstance(route, APIRoute)
+    }
+    return {endpoint: names for endpoint, names in known.items() if names}
+
+
+def _parameters_of(dependant: Dependant) -> Iterator[str]:
+    yield from (one.alias for one in dependant.query_params)
+    for other in dependant.dependencies:
+        yield from _parameters_of(other)
+
+
 async def open_reading(request: Request) -> Reading:
     """Anybody's."""
+    _refuse_strange_parameters(request)
     return Reading(request.app.state.views, *_headers(request))
 
 
@@ -111,7 +132,17 @@ class ReadingOf(Guard):
 
     async def __call__(self, request: Request) -> OwnReading:
         principal = self.admit(request)
+        _refuse_strange_parameters(request)
         return OwnReading(request.app.state.views, *_headers(request), principal)
+
+
+def _refuse_strange_parameters(request: Request) -> None:
+    """A filter that is misspelt would be answered with what nobody asked for."""
+    known = request.app.state.parameters.get(request.scope["endpoint"])
+    if not known or not request.scope["query_string"]:
+        return
+    if strange := sorted(request.query_params.keys() - known):
+        raise InvalidRequestError(f"{strange[0]} is not asked here; there are {', '.join(sorted(known))}.")
 
 
 def _headers(request: Request) -> tuple[tuple[Position, ...], str]:

@@ -49,11 +49,12 @@ class Loading:
 
     def go_on(self) -> Sequence[Writer]:
         """Read a piece; returns those that are ready to serve."""
-        piece = self._journal.read_on(WAIT_S)
-        self._take(piece)
-        # Reading begins anew whenever other places are read, so many change together, unless some stand still.
-        if piece.reached and any(load.rest for load in self._loads.values()):
-            return ()
+        if any(load.rest for load in self._loads.values()):
+            piece = self._journal.read_on(WAIT_S)
+            self._take(piece)
+            # Reading begins anew whenever other places are read, so many change together, unless some stand still.
+            if piece.reached and any(load.rest for load in self._loads.values()):
+                return ()
         return self._advance()
 
     def _begun(self, writer: Writer) -> "_Load":

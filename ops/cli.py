@@ -200,9 +200,11 @@ def up() -> None:
     A supervisor stays behind and restarts what ends. Servers whose address the environment gives (DAYBOOK_KAFKA,
     DAYBOOK_CASSANDRA, DAYBOOK_REDIS) are used instead of our own.
     """
+    from ops.interruption import be_interrupted_once
     from ops.local_stack import LOSS_PROFILE, StackFailed
     from ops.running import RunsAlready, bring_up
 
+    be_interrupted_once()
     began = time.monotonic()
     try:
         ready = bring_up(settings.from_environment(), say, lookers_on=LOOKERS_ON)

@@ -1,6 +1,7 @@
 """Being interrupted once: the first Ctrl-C or SIGTERM ends a verb, and nothing interrupts its cleaning up."""
 
 import signal
+import sys
 from types import FrameType
 
 
@@ -10,6 +11,7 @@ def be_interrupted_once() -> None:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for told in (signal.SIGINT, signal.SIGTERM):
             signal.signal(told, signal.SIG_IGN)
+        print("interrupted: stopping what was begun", file=sys.stderr, flush=True)
         raise KeyboardInterrupt
 
     for told in (signal.SIGINT, signal.SIGTERM):

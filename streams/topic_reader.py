@@ -9,6 +9,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from streams.kafka_clients import ASK_AGAIN_S, reader_config
 
 READ_TIMEOUT_S = 30.0
+FOLLOW_WAIT_MS, END_WAIT_MS = 500, 10
+"""How long a fetch waits for something to come: whoever reads to the end is told of it by one that found nothing."""
 
 SETTLE_S = 10.0
 _SETTLING = (
@@ -21,9 +23,11 @@ _SETTLING = (
 
 
 @contextmanager
-def reader_of(kafka: str, topic: str, partition: int = 0, offset: int = 0) -> Iterator[Consumer]:
+def reader_of(
+    kafka: str, topic: str, partition: int = 0, offset: int = 0, fetch_wait_ms: int = FOLLOW_WAIT_MS
+) -> Iterator[Consumer]:
     """A consumer that stands at `offset` of one partition, outside any group."""
-    consumer = Consumer(reader_config(kafka))
+    consumer = Consumer(reader_config(kafka) | {"fetch.wait.max.ms": fetch_wait_ms})
     try:
         consumer.assign([TopicPartition(topic, partition, offset)])
         yield consumer
@@ -36,7 +40,7 @@ def read_to_end(kafka: str, topic: str, partition: int = 0, offset: int = 0) -> 
 
     Meant for topics that only grow from 0 (compacted ones included) and are written outside transactions.
     """
-    with reader_of(kafka, topic, partition, offset) as consumer:
+    with reader_of(kafka, topic, partition, offset, END_WAIT_MS) as consumer:
         end = _end_of(consumer, TopicPartition(topic, partition))
         while True:
             message = consumer.poll(READ_TIMEOUT_S)

@@ -123,7 +123,7 @@ def _perform(
     teller.say(f"{_span(days)}: {plan.lines:,} lines, {len(plan.orders):,} orders")
     brief = days.last - days.first <= BRIEF
     with staged(wanted, teller, keep=keep, brief=brief) as ready:
-        teller.say(f"Daybook is up after {time.monotonic() - began:.1f} s: http://{ready.api}/docs")
+        teller.say(f"Daybook is up after {time.monotonic() - began:.1f} s: http://{ready.api}/openapi.json")
         found = perform(ready, days, plan, teller, at_half)
     teller.say(f"done after {time.monotonic() - began:.1f} s\n")
     return found

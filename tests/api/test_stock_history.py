@@ -69,6 +69,19 @@ async def test_a_time_of_which_nothing_is_known_and_a_text_that_is_no_time_are_t
     assert (await level(window, query))[0] == status
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/inventory/A?as_off=2", "/v1/inventory/A/history?fromm=2010-12-01&limit=5", "/v1/products?pag=2"],
+)
+async def test_a_parameter_that_nobody_knows_is_refused_and_those_there_are_are_named(
+    window: Window, books: Ledger, path: str
+):
+    answered = await window.ask("GET", path, by=AUDITOR)
+    assert (answered.status, answered.type) == (422, "invalid-request")
+    strange = path.partition("?")[2].partition("=")[0]
+    assert answered.json["detail"].startswith(f"{strange} is not asked here; there are ")
+
+
 async def test_the_past_is_for_merchants_and_auditors(window: Window, books: Ledger):
     for by, status in ((None, 401), (BEN, 403), (AUDITOR, 200)):
         for path in ("/v1/inventory/A?as_of=2", "/v1/inventory/A/history"):
