@@ -137,7 +137,7 @@ class ReadingOf(Guard):
 
 
 def _refuse_strange_parameters(request: Request) -> None:
-    """A filter that is misspelt would be answered with what nobody asked for."""
+    """A filter that is misspelt would be answered with what nobody asked for. Where nothing can be asked nothing is refused."""
     known = request.app.state.parameters.get(request.scope["endpoint"])
     if not known or not request.scope["query_string"]:
         return

@@ -23,19 +23,25 @@ STATE_AGE_MAX = 12 * HOUR
 WAIT_S = 0.05
 """So long the partitions that are served may stand still for those that are not."""
 
+HOLD_MAX = 1 * SECOND
+"""So long those that are loaded wait for others that are still being read."""
+
 NOTHING_MAX = 60 * SECOND
 """When nothing could be read for so long, a new process tries it with new connections."""
 
 
 class Loading:
-    """The partitions on their way to be served, read side by side: one that cannot be read holds up no other."""
+    """The partitions on their way to be served, read side by side: one that cannot be read holds up no other.
+
+    Where their logs end is asked of all of them first: a partition without a leader holds up that question.
+    """
 
     def __init__(self, journal: Journal, store: Store, clock: Callable[[], Micros]) -> None:
         self._journal = journal
         self._store = store
         self._clock = clock
         self._loads: dict[Partition, _Load] = {}
-        self._moved_at = Micros(0)
+        self._moved_at = self._changed_at = Micros(0)
 
     @property
     def awaited(self) -> Sequence[Partition]:
@@ -49,13 +55,15 @@ class Loading:
 
     def go_on(self) -> Sequence[Writer]:
         """Read a piece; returns those that are ready to serve."""
-        if any(load.rest for load in self._loads.values()):
-            piece = self._journal.read_on(WAIT_S)
-            self._take(piece)
+        if self._unread():
+            moved = self._take(self._journal.read_on(WAIT_S))
             # Reading begins anew whenever other places are read, so many change together, unless some stand still.
-            if piece.reached and any(load.rest for load in self._loads.values()):
+            if moved and self._unread() and self._clock() - self._changed_at < HOLD_MAX:
                 return ()
         return self._advance()
+
+    def _unread(self) -> bool:
+        return any(load.rest for load in self._loads.values())
 
     def _begun(self, writer: Writer) -> "_Load":
         ends = self._ends(writer.partition)
@@ -76,36 +84,42 @@ class Loading:
         return {"state": 0, "decisions": self._journal.start_of("decisions", partition, since_ms)}
 
     def _read_on(self) -> None:
-        self._moved_at = self._clock()
+        self._moved_at = self._changed_at = self._clock()
         self._journal.read_from(
             {(kind, load.partition): at for load in self._loads.values() for kind, at in load.rest.items()}
         )
 
-    def _take(self, piece: Piece) -> None:
+    def _take(self, piece: Piece) -> bool:
+        """Whether anything came that is waited for."""
         puts: dict[bytes, bytes | None] = {}
         for (kind, partition), stored in piece.records:
             puts |= self._loads[partition].take(kind, stored)
         self._store.write(puts)
+        moved = False
         for (kind, partition), offset in piece.reached.items():
-            self._loads[partition].next[kind] = offset
-        if piece.reached:
+            moved |= self._loads[partition].reach(kind, offset)
+        if moved:
             self._moved_at = self._clock()
         elif self._clock() - self._moved_at > NOTHING_MAX:
             raise JournalLostError(f"{', '.join(map(str, self.awaited))} could not be read")
+        return moved
 
     def _advance(self) -> Sequence[Writer]:
         """Whose copy is whole goes on to the tail, whose tail is read is ready."""
         read = [load for load in self._loads.values() if not load.rest]
+        copied = [load for load in read if load.tail is None]
+        for load in copied:
+            self._resume(load)
+        if any(load.rest for load in copied):
+            # Those without a tail wait for the others' a moment, so that all are served together.
+            self._read_on()
+            return ()
         for load in read:
-            if load.tail is None:
-                self._resume(load)
-        ready = [load for load in read if not load.rest]
-        for load in ready:
             self._check(load)
             del self._loads[load.partition]
         if read:
             self._read_on()
-        return [load.writer for load in ready]
+        return [load.writer for load in read]
 
     def _resume(self, load: "_Load") -> None:
         identity = self._journal.identity(load.partition)
@@ -146,9 +160,16 @@ class _Load:
         """What is still to be read, from where."""
         return {kind: at for kind, at in self.next.items() if at < self.ends[kind]}
 
+    def reach(self, kind: OutputKind, offset: int) -> bool:
+        """Reading has come to this offset; whether that is news."""
+        is_news = kind in self.rest and offset > self.next[kind]
+        if is_news:
+            self.next[kind] = offset
+        return is_news
+
     def take(self, kind: OutputKind, stored: Stored) -> dict[bytes, bytes | None]:
         """What a record means for this machine's disk."""
-        if stored.offset >= self.ends[kind]:
+        if not self.next[kind] <= stored.offset < self.ends[kind]:
             return {}
         if self.tail is None:
             return self.writer.restore(kind, stored)

@@ -39,6 +39,12 @@ CACHE_BYTES = 50_000
 DECISIONS_BYTES = 400_000
 """About so large may a decisions record become before the next one is begun."""
 
+UNFIT: Mapping[OutputKind, tuple[type[Exception], ...]] = {
+    "state": (UndecodableError, UnicodeDecodeError, OverflowError),
+    "decisions": (UndecodableError, LookupError, ValueError),
+}
+"""What reading a stranger's record may raise; anything else is a fault of ours."""
+
 UNFIT_MAX = 1_000
 UNFIT_VALUE_BYTES = 4_000
 """So much is kept of what restoring finds: all of it waits in memory, and is lettered in one transaction."""
@@ -417,7 +423,7 @@ class Writer:
         """What a record of state or decisions means for this machine's disk; a stranger's means nothing."""
         try:
             return self._restored(stored) if kind == "state" else self._window.restore(stored)
-        except (UndecodableError, LookupError, ValueError, OverflowError) as error:
+        except UNFIT[kind] as error:
             self._note_unfit(kind, stored, str(error))
             return {}
 

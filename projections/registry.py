@@ -53,8 +53,8 @@ def view_named(name: str) -> RedisView[Any] | CassandraView[Any]:
 
 
 def role_of(name: str) -> str:
-    """The role that posts a view; raises StopIteration for a view that there is not."""
-    return next(one.role for one in PROJECTIONS if any(view.name == name for view in one.views))
+    """The role that posts a view; raises KeyError for a view that there is not."""
+    return {view.name: one.role for one in PROJECTIONS for view in one.views}[name]
 
 
 def rebuilding(name: str, topics: Topics, log: Log, course: Course) -> Rebuilding:

@@ -215,7 +215,8 @@ class KafkaJournal:
         while reached < end:
             piece = self.read_on(0.5)
             yield from (stored for _, stored in piece.records)
-            reached = piece.reached.get(place, reached)
+            if piece.reached.get(place, 0) > reached:
+                reached, deadline = piece.reached[place], self._machine.monotonic() + FENCE_TIMEOUT_S
             if self._machine.monotonic() > deadline:
                 raise JournalLostError(f"the state of {partition} could not be read")
 

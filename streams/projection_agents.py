@@ -13,7 +13,7 @@ PARTITIONS_MAX = 8
 """So many partitions of a projection are written at once: a batch is mostly waiting for the store."""
 
 
-STORES: Mapping[str, Callable[[], ViewStore]] = {"redis": redis_store, "cassandra": cassandra_store}
+_STORES: Mapping[str, Callable[[], ViewStore]] = {"redis": redis_store, "cassandra": cassandra_store}
 
 
 def projecting(
@@ -49,5 +49,5 @@ def ledger() -> None:
 
 def _run(role: str) -> None:
     projections = [one for one in PROJECTIONS if one.role == role]
-    stores: dict[str, ViewStore] = {one.store: STORES[one.store]() for one in projections}
+    stores: dict[str, ViewStore] = {one.store: _STORES[one.store]() for one in projections}
     run(projecting(role, Kit.of(from_environment()), stores, projections))

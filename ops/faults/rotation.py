@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ops.faults.callers import OWN_WRITE, Habits
 from ops.faults.history import Attempt, Outage, Share, shares
+from ops.faults.role_rows import PROJECTING
 from ops.faults.scene import GREEN_WITHIN_S, Row, Scene
 from ops.faults.verdict import demand, until
 
@@ -149,7 +150,12 @@ def one_minute(scene: Scene, fault: Fault) -> Outage:
     if (
         fault.breaks
     ):  # what was held up is posted, and only then is whoever reads after a receipt served in time
-        until(lambda: scene.house.lag("projections") < POSTED, GREEN_WITHIN_S, "all is posted", scene.say)
+        until(
+            lambda: sum(map(scene.house.lag, PROJECTING)) < POSTED,
+            GREEN_WITHIN_S,
+            "all is posted",
+            scene.say,
+        )
     if fault.forgets:
         scene.wait(SETTLES_S)
         scene.stage.history.excuse(noted)

@@ -3,17 +3,22 @@
 from typing import Any
 
 import pytest
+from cassandra.cqltypes import BooleanType, Int32Type, LongType, UTF8Type
+from cassandra.protocol import ColumnMetadata
+from cassandra.query import PreparedStatement
 
 from projections import history, ledger, order
 from projections.as_of import Cutoff, standing
 from projections.cassandra_store import (
     BATCH_BYTES_MAX,
+    PROTOCOL,
     ROWS_MAX,
     CassandraReader,
     CassandraSettings,
     CassandraStore,
     CassandraView,
     Row,
+    _binder,
     batches,
 )
 from projections.compare import FoldOfLog, against_log
@@ -326,3 +331,28 @@ def test_rows_of_one_partition_are_batched_within_bounds() -> None:
     assert all(len({one.partition for one in batch}) == 1 for batch in small)
     large = [row(1, version, "x" * (BATCH_BYTES_MAX // 2)) for version in range(4)]
     assert [len(batch) for batch in batches([*large, row(1, 5, "y")])] == [1, 1, 1, 2]
+
+
+def a_statement() -> Any:
+    types = {
+        "bucket": Int32Type,
+        "sku": UTF8Type,
+        "version": LongType,
+        "settled": BooleanType,
+        "note": UTF8Type,
+    }
+    columns = [ColumnMetadata("shop", "rows", name, type_) for name, type_ in types.items()]
+    return PreparedStatement(columns, b"id", [0], "INSERT", "shop", PROTOCOL, None, None)
+
+
+def test_rows_are_bound_as_the_driver_binds_them():
+    row = (-7, "85123Ä", 1 << 62, True, None)
+    assert _binder(a_statement())(row).values == a_statement().bind(row).values
+
+
+@pytest.mark.parametrize("row", [(1 << 31, "", 1, True, ""), ("1", "", 1, True, "")])
+def test_a_value_that_does_not_fit_is_an_error_of_the_row_as_the_driver_has_it(row: tuple[Any, ...]):
+    with pytest.raises(TypeError):
+        a_statement().bind(row)
+    with pytest.raises(TypeError):
+        _binder(a_statement())(row)
