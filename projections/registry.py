@@ -37,6 +37,8 @@ PROJECTIONS = (
     Projection("order", "cassandra", (order.VIEW,), 0.2),
     Projection("ledger", "cassandra", (ledger.VIEW,), 0.6, "ledger"),
 )
+POSTERS = tuple(dict.fromkeys(one.role for one in PROJECTIONS))
+"""The roles that post views."""
 
 
 def redis_store() -> RedisStore:

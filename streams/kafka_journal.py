@@ -258,9 +258,9 @@ class KafkaJournal:
         for message in messages:
             error = message.error()
             if error is None:
-                value = Stored(_offset(message), _bytes(message.key()), _bytes(message.value()))
-                records.append((self._place(message), value))
-                reached[self._place(message)] = value.offset + 1
+                place, offset = self._place(message), _offset(message)
+                records.append((place, Stored(offset, _bytes(message.key()), _bytes(message.value()))))
+                reached[place] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 # It also fires at the last stable offset, before a predecessor's pending transaction.
                 reached[self._place(message)] = _offset(message)

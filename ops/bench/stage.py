@@ -25,6 +25,7 @@ from ops.local_stack import last_words
 from ops.roles import LIFELINE
 from ops.settings import REPOSITORY, Settings
 from projections.redis_store import RedisSettings
+from projections.registry import POSTERS
 from schemas.codec import Codec
 from schemas.decisions import Decided
 from schemas.language import Message as Body
@@ -100,7 +101,7 @@ class Stage:
         """The processes that post all views; where those in Redis can be read. Raises BenchFailed."""
         if not (self._settings.redis and self._settings.cassandra):
             raise BenchFailed("views need Redis and Cassandra beside Kafka: name all three, or none")
-        self._projections = {name: self._start(name, 0) for name in ("projections", "ledger")}
+        self._projections = {name: self._start(name, 0) for name in POSTERS}
         return RedisSettings(self._settings.redis, self._settings.topic_prefix)
 
     def _start(self, role: str, slot: int) -> processes.Started:

@@ -14,7 +14,6 @@ from ops.faults.floor import Floor, caught_up
 from ops.faults.history import UNAVAILABLE, Attempt
 from ops.faults.house import ROLE_MB_MAX
 from ops.faults.power_loss import lose_power, recovery_points
-from ops.faults.role_rows import PROJECTING
 from ops.faults.scene import Scene
 from ops.faults.shop import Shop, new_id
 from ops.faults.verdict import NotShown, demand, until
@@ -22,6 +21,7 @@ from ops.faults.worker_rows import past_its_time
 from ops.flushing import set_flush
 from ops.local_stack import LocalStack, kafka_answers
 from ops.processes import alive
+from projections.registry import POSTERS
 from streams.command_worker import EXIT_DAMAGED
 
 BROKER_BACK_S = 15.0
@@ -158,7 +158,7 @@ def f24(scene: Scene) -> None:
     with scene.trading(GREEDY):
         scene.inject("nine in ten buy one SKU, while the projections get a tenth of their time")
         scene.trade_on()
-        lags = [throttled(scene, *PROJECTING) for _ in range(THROTTLED_TURNS)]
+        lags = [throttled(scene, *POSTERS) for _ in range(THROTTLED_TURNS)]
         scene.figures["lag_events_max"] = max(lags)
         demand(max(lags) > 0, "the projections never said that they were behind")
         scene.heal()

@@ -25,7 +25,7 @@ from projections import history, stock
 from projections.cassandra_store import CassandraReader, CassandraSettings, CassandraStore
 from projections.compare import digests_of
 from projections.redis_store import RedisReader, RedisSettings, RedisStore
-from projections.registry import CASSANDRA_VIEWS, PROJECTIONS, REDIS_VIEWS
+from projections.registry import CASSANDRA_VIEWS, POSTERS, REDIS_VIEWS
 from projections.view import Partition, StoreUnavailable
 from schemas.inventory import ReceiptLine, ReceiveStock
 from schemas.language import AGGREGATES
@@ -152,8 +152,7 @@ class Floor:
         return role
 
     def start_projections(self, **addresses: str) -> Projecting:
-        names = dict.fromkeys(one.role for one in PROJECTIONS)
-        return Projecting([self.start(name, ROOT, **addresses) for name in names])
+        return Projecting([self.start(name, ROOT, **addresses) for name in POSTERS])
 
     def clear(self) -> None:
         """Ends the roles and takes away what they wrote into the stores; topics are the shop's."""

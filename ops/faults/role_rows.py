@@ -3,12 +3,12 @@
 from ops.faults.scene import Scene
 from ops.local_stack import SERVERS
 from ops.roles import ROLES
+from projections.registry import POSTERS
 from streams.kafka_clients import SESSION_TIMEOUT_MS
 
 FROZEN_S = SESSION_TIMEOUT_MS / 1_000 + 3
 """After a session's time without a heartbeat a member's partitions are somebody else's."""
-PROJECTING = ("projections", "ledger")
-FAUST_ROLES = (*PROJECTING, "sagas", "payments")
+FAUST_ROLES = (*POSTERS, "sagas", "payments")
 SWIZZLED = 4
 SWIZZLE_PAUSE_S = 2.0
 
@@ -18,10 +18,10 @@ def f11(scene: Scene) -> None:
     with scene.trading():
         scene.trade_on()
         scene.inject("SIGKILL to the projections")
-        house.kill(*PROJECTING)
+        house.kill(*POSTERS)
         scene.await_green()
         scene.trade_on()
-        freeze_beyond_the_session(scene, *PROJECTING)
+        freeze_beyond_the_session(scene, *POSTERS)
     scene.judge()
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ops.faults.callers import OWN_WRITE, Habits
 from ops.faults.history import Attempt, Outage, Share, shares
-from ops.faults.role_rows import PROJECTING
 from ops.faults.scene import GREEN_WITHIN_S, Row, Scene
 from ops.faults.verdict import demand, until
+from projections.registry import POSTERS
 
 MINUTE_S = 60.0
 FROZEN_S = 12.0
@@ -151,7 +151,7 @@ def one_minute(scene: Scene, fault: Fault) -> Outage:
         fault.breaks
     ):  # what was held up is posted, and only then is whoever reads after a receipt served in time
         until(
-            lambda: sum(map(scene.house.lag, PROJECTING)) < POSTED,
+            lambda: sum(map(scene.house.lag, POSTERS)) < POSTED,
             GREEN_WITHIN_S,
             "all is posted",
             scene.say,

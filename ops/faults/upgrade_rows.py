@@ -19,6 +19,7 @@ from ops.faults.verdict import RowIsRed, demand, until
 from ops.local_stack import HOST, free_ports
 from ops.settings import REPOSITORY
 from ops.tokens import ensure_keys, ensure_webhook_secret
+from projections.registry import POSTERS
 
 ROOMS = ("schemas", "commands", "projections", "streams", "api", "ops")
 CHANGED = "schemas/inventory.py"
@@ -27,7 +28,7 @@ BEFORE = """class StockReceived(StockEvent):
     document: str
 """
 AFTER = BEFORE + "    supplier: str | None = None\n"
-ROLLED = ("commands", "projections", "ledger", "sagas", "payments")
+ROLLED = ("commands", *POSTERS, "sagas", "payments")
 READY = frozenset({"ok", "ready"})
 WITHIN_S = 60.0
 HABITS = Habits(callers=4)
